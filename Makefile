@@ -1,0 +1,28 @@
+# `make demo` and `make test` need Python ≥ 3.11, git and make; they do everything else themselves.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check benchmark clean
+
+demo: .venv/installed
+	$(BIN)/birdinv demo -o demo-output
+
+test: check
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml requirements/constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("birdinv needs Python 3.11 or newer; set PYTHON=… to one")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo-output build *.egg-info

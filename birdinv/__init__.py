@@ -1,0 +1,77 @@
+"""Networks that invert themselves, for learning from few labels and many unlabelled recordings.
+
+Any deep network of the usual parts is piecewise affine, `f(x) = A[x]x + b[x]`. The convention,
+stated once: `x` is a batch `[N, C, *S]`, `f(x)` are its logits `[N, K]`, `A[x] = df/dx` is the
+Jacobian, whose rows are the templates of the classes, and `A[x]ᵀ f(x)`, one backward pass, is the
+reconstruction of `x`. Papers are cited as INV (Deep network inversion, 2017), MS (Multiscale
+inversion, 2018), SPL (Spline theory, 2017) and SW (Stacked what-where auto-encoders, 2016).
+
+The names below are loaded when they are first used, so that reading audio does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from birdinv import networks as networks
+    from birdinv.audio.store import Store as Store
+    from birdinv.data.segmenting import segment as segment
+    from birdinv.errors import BirdinvError as BirdinvError
+    from birdinv.evaluation import evaluate as evaluate
+    from birdinv.inversion import invert as invert
+    from birdinv.inversion import reconstruct as reconstruct
+    from birdinv.losses import UNLABELED as UNLABELED
+    from birdinv.losses import ParameterFreeObjective as ParameterFreeObjective
+    from birdinv.losses import Terms as Terms
+    from birdinv.losses import WeightedObjective as WeightedObjective
+    from birdinv.prediction.run import predict as predict
+    from birdinv.training.loop import train as train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BirdinvError": "errors",
+    "ParameterFreeObjective": "losses",
+    "Store": "audio.store",
+    "Terms": "losses",
+    "UNLABELED": "losses",
+    "WeightedObjective": "losses",
+    "evaluate": "evaluation",
+    "invert": "inversion",
+    "networks": "",
+    "predict": "prediction.run",
+    "reconstruct": "inversion",
+    "segment": "data.segmenting",
+    "train": "training.loop",
+}
+
+__all__ = [
+    "UNLABELED",
+    "BirdinvError",
+    "ParameterFreeObjective",
+    "Store",
+    "Terms",
+    "WeightedObjective",
+    "__version__",
+    "evaluate",
+    "invert",
+    "networks",
+    "predict",
+    "reconstruct",
+    "segment",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'birdinv' has no attribute {name!r}")
+    if not _HOME[name]:
+        return importlib.import_module(f"birdinv.{name}")
+    return getattr(importlib.import_module(f"birdinv.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Recordings in: reading, resampling, activity, windows and the store."""

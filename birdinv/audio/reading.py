@@ -1,0 +1,198 @@
+"""Recordings as streams of mono float32 blocks, each ending in a verdict.
+
+Every file ends in exactly one of four states, and a bad file never raises:
+
+========== =====================================================================
+ok         all that its header declares was read
+partial    something was read, but less or worse than declared (`reason` says)
+empty      a readable header with no sound behind it
+unreadable not a file libsndfile can open
+========== =====================================================================
+
+`SoundFile.blocks()` repeats stale samples on a truncated MP3 and header lengths lie, so this is a
+plain `read()` loop that trusts only the length it got back.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+
+from birdinv.audio.containers import ogg_damage, sound_bytes
+
+Status = Literal["ok", "partial", "empty", "unreadable"]
+STATUSES: tuple[Status, ...] = ("ok", "partial", "empty", "unreadable")
+
+BLOCK_FRAMES = 65536
+RATES_HZ = (1_000, 1_000_000)  # outside, a header is broken, and resampling could fill the memory
+READABLE = frozenset(
+    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .w64 .rf64 .caf .au .snd".split()
+)
+# Audio that libsndfile cannot open: listed as unreadable rather than passed over in silence.
+FOREIGN = frozenset(".m4a .aac .mp4 .wma .wac .amr .ape .wv".split())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the reading of one file ended; durations in seconds of the file's own clock."""
+
+    status: Status
+    reason: str = ""
+    declared_s: float | None = None
+    read_s: float = 0.0
+    source_rate: int = 0
+    channels: int = 0
+
+
+class Reader:
+    """Iterates over one recording as float32 `[n]` blocks, the mean of its channels, full scale 1.
+
+    After the iteration `verdict` says how it went. Samples that are not finite become 0 and make
+    the recording partial. Nothing about the file's content raises.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.verdict = Verdict("unreadable", "not read yet")
+        self._file: soundfile.SoundFile | None = None
+        problem = _refusal(path)
+        if problem is None:
+            try:
+                self._file = soundfile.SoundFile(path)
+            except soundfile.SoundFileError as error:
+                problem = _sentence(path, error)
+            except (OSError, RuntimeError, ValueError, TypeError) as error:
+                problem = f"cannot be opened: {error}"
+        if self._file is not None:
+            rate = int(self._file.samplerate)
+            if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+                problem = (
+                    f"the header gives a sample rate of {rate} Hz, outside "
+                    f"{RATES_HZ[0]} to {RATES_HZ[1]} Hz: it is damaged"
+                )
+                self.close()
+        if problem is not None:
+            self.verdict = Verdict("unreadable", problem)
+
+    @property
+    def source_rate(self) -> int:
+        """Sample rate of the file in Hz, 0 when it cannot be opened."""
+        return int(self._file.samplerate) if self._file is not None else 0
+
+    def close(self) -> None:
+        """Closes the file; safe to call twice."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        if self._file is None:
+            return
+        file = self._file
+        read, nonfinite, broke = 0, 0, ""
+        frames = max(1024, BLOCK_FRAMES // file.channels)
+        while True:
+            try:
+                block = file.read(frames, dtype="float32", always_2d=True)
+            except (soundfile.SoundFileError, RuntimeError) as error:
+                broke = f"decoding stops at {read / file.samplerate:.3f} s: {_message(error)}"
+                break
+            if len(block) == 0:
+                break
+            mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
+            # The sum is not finite whenever a sample is not: one pass for the usual clean block.
+            if not np.isfinite(mono.sum(dtype=np.float64)):
+                bad = ~np.isfinite(mono)
+                nonfinite += int(bad.sum())
+                mono = np.where(bad, np.float32(0), mono)
+            read += len(mono)
+            yield mono
+        self.verdict = _judge(self.path, file, read, nonfinite, broke)
+
+
+def _judge(path: Path, file: soundfile.SoundFile, read: int, nonfinite: int, broke: str) -> Verdict:
+    """The verdict from what the header declares, what is on the disk and what was read."""
+    rate, channels = int(file.samplerate), int(file.channels)
+    declared: float | None = float(file.frames)
+    if not 0 <= file.frames < 2**62:  # libsndfile's "unknown"
+        declared = None
+    problems = [broke] if broke else []
+    container = sound_bytes(path)
+    if container is not None:
+        promised, present = container
+        if promised == 0 and present > 1024 and read == 0:
+            problems.append(
+                f"the header declares 0 bytes of audio but {present} bytes follow it: "
+                "the recorder did not close the file; repair its header"
+            )
+        elif promised > present:
+            declared = read * promised / present if present else None
+            problems.append(f"truncated: {present} of the {promised} declared bytes are there")
+    if file.format == "OGG" and (damage := ogg_damage(path)):
+        problems.append(damage)
+    # MPEG decoders drop or add up to two frames of 1152 samples at the ends of a sound file.
+    slack = 2 * 1152 if "MPEG" in file.subtype else 0
+    if not problems and declared is not None and read < declared - slack:
+        problems.append(
+            f"damaged: {read / rate:.3f} of the {declared / rate:.3f} declared seconds can be read"
+        )
+    if nonfinite:
+        problems.append(f"{nonfinite} of {read} samples were not finite and became 0")
+    status: Status
+    if read == 0:
+        status = "empty"
+        problems = problems or ["the file has a header and no samples"]
+    elif nonfinite == read:
+        status = "empty"
+    else:
+        status = "partial" if problems else "ok"
+    return Verdict(
+        status,
+        "; ".join(problems),
+        None if declared is None else declared / rate,
+        read / rate,
+        rate,
+        channels,
+    )
+
+
+def _refusal(path: Path) -> str | None:
+    """Why `path` is not even worth opening, or None."""
+    try:
+        info = os.stat(path)
+    except OSError as error:
+        return f"cannot be opened: {error.strerror or error}"
+    if not stat.S_ISREG(info.st_mode):
+        return "not a regular file"  # opening a pipe would wait for ever
+    if info.st_size == 0:
+        return "the file has 0 bytes"
+    if path.suffix.lower() in FOREIGN:
+        return f"{path.suffix.lower()} is not a format libsndfile reads; convert it to WAV or FLAC"
+    return None
+
+
+def _message(error: Exception) -> str:
+    """The cause alone: soundfile's own message repeats the path."""
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+
+
+def _sentence(path: Path, error: Exception) -> str:
+    message = _message(error)
+    if "does not exist" in message:  # what libsndfile says of bytes in which it finds no MPEG frame
+        return f"no audio found in its {path.stat().st_size} bytes"
+    if "not recognised" in message:
+        return "not an audio file: its first bytes are those of no known format"
+    return f"cannot be decoded: {message}"

@@ -1,0 +1,120 @@
+"""Which recordings a command was given: files and folders → a sorted list with unique names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from birdinv.audio.reading import FOREIGN, READABLE
+from birdinv.errors import BirdinvError, NothingReadable
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording to read.
+
+    `name` is its path below the input it came from, with forward slashes; with several inputs the
+    input's own name comes first. `root` is that input, a folder or the file itself.
+    """
+
+    path: Path
+    name: str
+    root: Path
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The recordings found, sorted by name, and how many other files lay beside them."""
+
+    found: tuple[Source, ...]
+    others: int
+
+
+def find_sources(inputs: Sequence[Path]) -> Sources:
+    """Recordings in files and folders, folders searched to their depths, names unique.
+
+    A file named outright counts whatever its ending; in folders, files whose ending is that of
+    audio do. Hidden files (`._x.wav` of macOS) do not.
+
+    Raises:
+        BirdinvError: an input does not exist.
+        NothingReadable: there is no audio file in all of the inputs.
+    """
+    found: dict[str, Source] = {}
+    others = 0
+    roots = _unique_names(inputs)
+    for root, prefix in roots:
+        if root.is_dir():
+            paths, rest = _walk(root)
+            others += rest
+        elif root.exists():
+            paths = [root]
+        else:
+            raise BirdinvError(f"{root} does not exist; give a recording or a folder of recordings")
+        for path in paths:
+            below = [path.name] if path == root else [*path.relative_to(root).parts]
+            # A name that came from the file system undecodable could not be written to a table.
+            name = "/".join([*prefix, *below]).encode("utf-8", "backslashreplace").decode()
+            if name not in found:
+                found[name] = Source(path, name, root)
+    if not found:
+        where = ", ".join(str(root) for root in inputs)
+        raise NothingReadable(
+            f"no audio file in {where} ({others} other files); expected one of "
+            f"{' '.join(sorted(READABLE))}"
+        )
+    return Sources(tuple(found[name] for name in sorted(found)), others)
+
+
+def _unique_names(inputs: Iterable[Path]) -> list[tuple[Path, tuple[str, ...]]]:
+    """Each distinct input with what its recordings' names begin with."""
+    distinct = list({os.path.realpath(path): path for path in inputs}.values())
+    folders = [path for path in distinct if path.is_dir()]
+    if len(distinct) == 1 or not folders:
+        prefixes: list[tuple[str, ...]] = [() for _ in distinct]
+        names = [path.name for path in distinct]
+        if len(distinct) > 1 and len(set(names)) < len(names):
+            prefixes = [(Path(os.path.realpath(path)).parent.name,) for path in distinct]
+    else:
+        prefixes = [
+            (Path(os.path.realpath(path)).name,) if path.is_dir() else () for path in distinct
+        ]
+    taken: set[tuple[str, ...]] = set()
+    result = []
+    for path, prefix in zip(distinct, prefixes, strict=True):
+        key = (*prefix, path.name) if path.is_file() else prefix
+        if key in taken:
+            raise BirdinvError(
+                f"two inputs are both called {path.name}; give the folder that holds both instead"
+            )
+        taken.add(key)
+        result.append((path, prefix))
+    return result
+
+
+def _walk(root: Path) -> tuple[list[Path], int]:
+    """(audio files, number of other files) below `root`, links to folders followed once."""
+    paths: list[Path] = []
+    others = 0
+    seen: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        raise BirdinvError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in files:
+            if name.startswith("."):
+                continue
+            if Path(name).suffix.lower() in READABLE | FOREIGN:
+                paths.append(Path(folder) / name)
+            else:
+                others += 1
+    return paths, others

@@ -1,0 +1,275 @@
+"""The store: every recording's samples end to end in one memory map, and tables that say where.
+
+========================  =========================================================================
+`store.json`              version, sample rate, segment and hop in samples, classes, settings, hash
+`recordings.csv`          a row per input, readable or not (`Recording`)
+`spans.csv`               file, start, end: where segments lie, in samples of the recording
+`audio.npy`               int16, all recordings end to end
+========================  =========================================================================
+
+Segments are arithmetic on spans and never enumerated on disk, so overlap costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from birdinv.audio.activity import LevelHistogram, active_spans
+from birdinv.audio.reading import Reader, Verdict
+from birdinv.audio.resampling import ahead, pcm, resampled
+from birdinv.audio.windows import Windows
+from birdinv.errors import BirdinvError
+from birdinv.files import read_csv, read_json, write_csv, write_json
+
+FORMAT = "birdinv-store"
+VERSION = 1
+HEADER_BYTES = 128  # of audio.npy; fixed, so that the length can be filled in at the end
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A row of `recordings.csv`.
+
+    `offset` and `frames` say which samples of `audio.npy` are this recording's; `label` is "" for
+    an unlabelled one; `declared_s` and `read_s` are seconds by the file's header and as read.
+    """
+
+    file: str
+    label: str
+    group: str
+    split: str
+    status: str
+    reason: str
+    declared_s: str
+    read_s: str
+    source_rate: int
+    channels: int
+    offset: int
+    frames: int
+    sha256: str
+
+
+class Store:
+    """A store opened for reading; the samples stay on the disk until they are asked for.
+
+    Raises:
+        BirdinvError: not a store, a store of a later version, or one whose parts do not fit.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        expected = "a store made by `birdinv segment`"
+        info = read_json(path / "store.json", expected)
+        if info.get("format") != FORMAT:
+            raise BirdinvError(f"{path} is not {expected}: its store.json has another format")
+        version = info.get("version")
+        if version != VERSION:
+            raise BirdinvError(
+                f"{path} is a store of version {version}; this birdinv reads version {VERSION}: "
+                "update birdinv, or segment the recordings again"
+            )
+        try:
+            self.sample_rate = int(info["sample_rate"])
+            self.windows = Windows(int(info["segment_samples"]), int(info["hop_samples"]))
+            self.classes: list[str] = [str(name) for name in info["classes"]]
+            self.non_events: list[str] = [str(name) for name in info["non_events"]]
+            self.hash = str(info["hash"])
+            self.recordings = [
+                Recording(**{f.name: _cell(row[f.name], f.type) for f in fields(Recording)})
+                for row in read_csv(path / "recordings.csv")[1]
+            ]
+            self.spans: dict[str, list[tuple[int, int]]] = {}
+            for row in read_csv(path / "spans.csv")[1]:
+                span = int(row["start"]), int(row["end"])
+                self.spans.setdefault(row["file"], []).append(span)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BirdinvError(
+                f"{path} is damaged ({type(error).__name__}: {error}); segment the recordings again"
+            ) from error
+        self._check()
+
+    def _check(self) -> None:
+        frames = {recording.file: recording.frames for recording in self.recordings}
+        end = max((r.offset + r.frames for r in self.recordings), default=0)
+        if end > len(self.audio):
+            raise BirdinvError(
+                f"{self.path / 'audio.npy'} holds {len(self.audio)} samples, fewer than the {end} "
+                "its tables name; segment the recordings again"
+            )
+        for file, spans in self.spans.items():
+            if any(not 0 <= a < b <= frames.get(file, 0) for a, b in spans):
+                raise BirdinvError(f"{self.path} has a span outside {file}; segment again")
+
+    @cached_property
+    def audio(self) -> np.ndarray:
+        """All samples, int16 `[n]`, a read-only memory map."""
+        path = self.path / "audio.npy"
+        try:
+            if path.stat().st_size <= HEADER_BYTES:
+                return np.zeros(0, np.int16)
+            audio = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BirdinvError(
+                f"{path} cannot be read ({error}); segment the recordings again"
+            ) from error
+        return np.asarray(audio) if audio.dtype == np.int16 else audio.astype(np.int16)
+
+    def segment_starts(self, recording: Recording) -> np.ndarray:
+        """First samples (int64 `[S]`, positions in `audio`) of one recording's segments."""
+        starts = [self.windows.starts(a, b) for a, b in self.spans.get(recording.file, [])]
+        return recording.offset + np.concatenate([np.zeros(0, np.int64), *starts])
+
+
+def _cell(text: str, kind: Any) -> str | int:
+    return int(text) if kind in (int, "int") else text
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What one recording left in a store being written."""
+
+    verdict: Verdict
+    offset: int
+    frames: int
+    spans: list[tuple[int, int]]
+    sha256: str
+
+
+class StoreWriter:
+    """Appends recordings to `audio.npy` in a folder; memory does not grow with their length."""
+
+    def __init__(self, folder: Path, sample_rate: int, windows: Windows, *, activity: bool) -> None:
+        self.folder, self.sample_rate, self.windows = folder, sample_rate, windows
+        self._activity = activity
+        self._frames = 0
+        self._file = open(folder / "audio.npy", "w+b")  # noqa: SIM115  closed by close()
+        self._file.write(bytes(HEADER_BYTES))
+
+    def add(self, path: Path) -> Stored:
+        """Streams one recording in; a bad one leaves what could be read of it and its verdict."""
+        offset, clipped = self._frames, 0
+        levels = LevelHistogram()
+        with Reader(path) as reader:
+            blocks = resampled(reader, reader.source_rate, self.sample_rate)
+            with ahead(blocks if reader.source_rate else iter(())) as stream:
+                for block in stream:
+                    samples, over = pcm(block)
+                    clipped += over
+                    if self._activity:
+                        levels.update(samples)
+                    self._file.write(samples.astype("<i2", copy=False).data)
+                    self._frames += len(samples)
+        frames = self._frames - offset
+        spans = self._spans(offset, frames, levels)
+        self._file.seek(0, 2)
+        verdict = _with_notes(reader.verdict, clipped, frames, spans, self)
+        return Stored(verdict, offset, frames, spans, file_sha256(path))
+
+    def _spans(self, offset: int, frames: int, levels: LevelHistogram) -> list[tuple[int, int]]:
+        if frames < self.windows.segment:
+            return []
+        if not self._activity:
+            return [(0, frames)]
+
+        return active_spans(
+            lambda start, end: self.samples(offset + start, offset + end),
+            frames,
+            self.windows,
+            levels.percentile(),
+        )
+
+    def samples(self, start: int, end: int) -> np.ndarray:
+        """int16 samples [start, end) of all that was added so far, read back from the disk."""
+        self._file.seek(HEADER_BYTES + 2 * start)
+        return np.frombuffer(self._file.read(2 * (end - start)), "<i2")
+
+    def finish(
+        self,
+        recordings: list[Recording],
+        spans: Mapping[str, list[tuple[int, int]]],
+        classes: list[str],
+        non_events: list[str],
+        settings: Mapping[str, object],
+    ) -> None:
+        """Writes the tables, fills in the length, closes."""
+        write_csv(
+            self.folder / "recordings.csv",
+            [f.name for f in fields(Recording)],
+            (asdict(recording) for recording in recordings),
+        )
+        write_csv(self.folder / "spans.csv", ["file", "start", "end"], _span_rows(spans))
+        info: dict[str, object] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "sample_rate": self.sample_rate,
+            "segment_samples": self.windows.segment,
+            "hop_samples": self.windows.hop,
+            "classes": classes,
+            "non_events": non_events,
+            "settings": dict(settings),
+        }
+        digest = hashlib.sha256(repr(sorted(info.items())).encode())
+        for table in ("recordings.csv", "spans.csv"):  # the sources' own hashes stand in there
+            digest.update((self.folder / table).read_bytes())
+        write_json(self.folder / "store.json", {**info, "hash": digest.hexdigest()})
+        self._file.seek(0)
+        self._file.write(_npy_header(self._frames))
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; safe to call twice."""
+        self._file.close()
+
+
+def _span_rows(spans: Mapping[str, list[tuple[int, int]]]) -> Iterator[dict[str, object]]:
+    for file, pairs in spans.items():
+        for start, end in pairs:
+            yield {"file": file, "start": start, "end": end}
+
+
+def _npy_header(frames: int) -> bytes:
+    text = f"{{'descr': '<i2', 'fortran_order': False, 'shape': ({frames},), }}"
+    length = HEADER_BYTES - 10
+    return (
+        b"\x93NUMPY\x01\x00"
+        + length.to_bytes(2, "little")
+        + text.ljust(length - 1).encode()
+        + b"\n"
+    )
+
+
+def _with_notes(
+    verdict: Verdict, clipped: int, frames: int, spans: Sequence[object], writer: StoreWriter
+) -> Verdict:
+    """The reader's verdict with what the store has to add: too short, clipped, nothing active."""
+    status, notes = verdict.status, [verdict.reason] if verdict.reason else []
+    if clipped:
+        notes.append(f"{clipped} of {frames} samples beyond full scale were clipped")
+        if clipped > 0.01 * frames and status == "ok":
+            status = "partial"
+    if status in ("ok", "partial") and not spans:
+        if frames < writer.windows.segment:
+            status = "empty"
+            notes.append(
+                f"{frames / writer.sample_rate:.3f} s is shorter than one segment of "
+                f"{writer.windows.segment / writer.sample_rate:g} s"
+            )
+        else:
+            notes.append("no active segment")
+    return replace(verdict, status=status, reason="; ".join(notes))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes, "" where they cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""Data sets, splits by recording, and batches."""

@@ -1,0 +1,116 @@
+"""Files that are written whole or not at all, and the two text formats everything is kept in."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from birdinv.errors import BirdinvError
+
+
+@contextmanager
+def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary neighbour of `path` and moves it there if the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[-100:]}.{os.getpid()}.tmp")
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        with open(temporary, mode, **text) as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` that becomes `path` if the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.is_dir():
+            path.rmdir()  # an empty one was allowed by `require_new`
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def require_new(path: Path, what: str, hint: str = "") -> None:
+    """Raises unless `path` is free or an empty folder."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists():
+        raise BirdinvError(
+            f"{path} already exists; give -o a new folder for the {what}{hint}, "
+            "or remove the old one first"
+        )
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Writes a UTF-8 table with \\n line ends; None becomes an empty cell."""
+    with whole_file(path) as file:
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """(columns, rows) of a UTF-8 table with a header line.
+
+    Raises:
+        BirdinvError: the file is missing, is not UTF-8 text, or has no or an ambiguous header.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            rows = [{k: v for k, v in row.items() if k is not None} for row in reader]
+            columns = list(reader.fieldnames or [])
+    except OSError as error:
+        raise BirdinvError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BirdinvError(f"{path} is not a UTF-8 CSV table: {error}") from error
+    if not columns:
+        raise BirdinvError(f"{path} is empty; expected a table whose first line names its columns")
+    if len(set(columns)) < len(columns):
+        raise BirdinvError(f"{path} names a column twice: {', '.join(columns)}")
+    return columns, rows
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes indented UTF-8 JSON; NaN and infinity are refused."""
+    with whole_file(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The JSON object in `path`; `what` names it in the error sentence."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BirdinvError(
+            f"{path} cannot be read ({error.strerror or error}); expected {what}"
+        ) from error
+    except ValueError as error:
+        raise BirdinvError(f"{path} is not JSON ({error}); expected {what}") from error
+    if not isinstance(value, dict):
+        raise BirdinvError(f"{path} holds no JSON object; expected {what}")
+    return value
+
+
+def safe_name(text: str) -> str:
+    """`text` as one component of a path that is valid on Linux, macOS and Windows."""
+    name = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text).strip(" .")[:120]
+    reserved = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE)
+    return f"_{name}" if reserved or not name else name

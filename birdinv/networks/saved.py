@@ -1,0 +1,106 @@
+"""Trained networks as a folder that people exchange: weights and a description, no pickle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from birdinv.audio.windows import Windows
+from birdinv.errors import BirdinvError
+from birdinv.files import read_json, whole_file, write_json
+from birdinv.networks import build
+
+FORMAT = "birdinv-model"
+VERSION = 1
+NORMALISATION = "mean-peak"  # networks.layers.normalise
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that is needed to use a network's weights on a recording."""
+
+    network: str
+    sizes: dict[str, Any]
+    classes: list[str]
+    non_events: list[str]
+    sample_rate: int
+    segment_samples: int
+    hop_samples: int
+
+    @property
+    def windows(self) -> Windows:
+        """The windows the network was trained on."""
+        return Windows(self.segment_samples, self.hop_samples)
+
+
+def save_model(folder: Path, weights: dict[str, Tensor], description: Description) -> None:
+    """Writes `model.safetensors` and `model.json`, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = {
+        "format": FORMAT,
+        "version": VERSION,
+        **asdict(description),
+        "normalisation": NORMALISATION,
+    }
+    write_json(folder / "model.json", info)
+    with whole_file(folder / "model.safetensors", "wb") as file:
+        file.write(save({name: tensor.contiguous().cpu() for name, tensor in weights.items()}))
+
+
+def load_model(folder: Path) -> tuple[nn.Module, Description]:
+    """(network in eval mode, its description) from a model folder or a run that holds one.
+
+    Nothing in the folder can run code: weights are safetensors, the description is JSON whose
+    sizes are checked by the network.
+
+    Raises:
+        BirdinvError: not a model folder, a later version, or parts that do not fit each other.
+    """
+    if (folder / "model").is_dir():
+        folder = folder / "model"
+    expected = "a model folder or a run made by `birdinv train`"
+    info = read_json(folder / "model.json", expected)
+    if info.get("format") != FORMAT:
+        raise BirdinvError(f"{folder} is not {expected}: its model.json has another format")
+    if info.get("version") != VERSION:
+        raise BirdinvError(
+            f"{folder} is a model of version {info.get('version')}; this birdinv reads version "
+            f"{VERSION}: update birdinv"
+        )
+    try:
+        if info["normalisation"] != NORMALISATION:
+            raise ValueError(f"unknown normalisation {info['normalisation']!r}")
+        description = Description(
+            network=str(info["network"]),
+            sizes=dict(info["sizes"]),
+            classes=[str(name) for name in info["classes"]],
+            non_events=[str(name) for name in info["non_events"]],
+            sample_rate=int(info["sample_rate"]),
+            segment_samples=int(info["segment_samples"]),
+            hop_samples=int(info["hop_samples"]),
+        )
+        sizes = dict(description.sizes)
+        shape = tuple(int(n) for n in sizes.pop("shape"))
+        classes = int(sizes.pop("classes"))
+        if classes != len(description.classes):
+            raise ValueError(f"{len(description.classes)} class names for {classes} logits")
+        if shape != (1, description.segment_samples):
+            raise ValueError(f"the input shape {shape} is not one segment")
+        if not 1 <= description.hop_samples <= description.segment_samples <= 60 * 384_000:
+            raise ValueError(f"hop of {description.hop_samples} samples")
+        if not 1_000 <= description.sample_rate <= 384_000:
+            raise ValueError(f"sample rate of {description.sample_rate} Hz")
+        model = build(description.network, classes=classes, shape=shape, **sizes)
+        model.load_state_dict(load((folder / "model.safetensors").read_bytes()))
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BirdinvError(f"{folder} is damaged: {error}") from error
+    except OSError as error:
+        raise BirdinvError(
+            f"{folder / 'model.safetensors'} cannot be read: {error.strerror or error}"
+        ) from error
+    return model.eval(), description

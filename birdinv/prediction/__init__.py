@@ -1,0 +1,1 @@
+"""Scoring recordings and writing tables of detections."""

@@ -1,0 +1,331 @@
+"""`report.html`: one self-contained page about one training run.
+
+Everything that comes from the run folder is untrusted text and goes through `_text`. Pictures and
+sounds are data URIs; a content security policy forbids scripts and anything from outside the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+import warnings
+import wave
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from birdinv.errors import BirdinvError
+from birdinv.files import read_csv, read_json, whole_file
+from birdinv.reporting import figures
+from birdinv.reporting.figures import Detection
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MAX_SOUND_S = 30.0
+_PERCENT = "\N{NO-BREAK SPACE}%"
+
+_CURVES_NOTE = """Read from left to right. Training and validation should fall (losses) or rise
+(accuracy) together; where validation turns back while training goes on, the network has begun to
+learn its few labelled recordings by heart. Entropy and reconstruction error are what the unlabelled
+recordings contribute."""
+_CONFUSION_NOTE = """Each row is a true class, each column what the classifier said; the darker a
+square, the larger its share of the row. Right answers lie on the diagonal, every dark square beside
+it is a pair of classes that are mistaken for each other. Grey rows had nothing to test."""
+_CLASSES_NOTE = """Counted over segments. Precision: how often the classifier is right when it names
+the class. Recall: how much of the class it finds. Average precision and ROC-AUC judge the scores
+whatever the threshold (1 is perfect). A dash means that there was too little data for the number. A
+star marks what is no bird and is left out of the mean average precision."""
+_SOUND_NOTE = """Above, darker is louder: time runs to the right, pitch upwards. Below, one row per
+label: a bar stands where the label was detected, the taller the surer (full height: score 1)."""
+_HEADLINES = {
+    "recording_accuracy": ("Recordings named right", True, "share of whole recordings"),
+    "segment_accuracy": ("Segments named right", True, "share of the short pieces scored"),
+    "macro_average_precision": ("Mean average precision", False, "mean over classes; 1 is perfect"),
+    "expected_calibration_error": ("Calibration error", True, "gap between confidence and truth"),
+}
+_PER_CLASS = {
+    "recordings": "Recordings",
+    "segments": "Segments",
+    "precision": "Precision",
+    "recall": "Recall",
+    "average_precision": "Average precision",
+    "roc_auc": "ROC-AUC",
+}
+_OUTCOMES = {
+    "running": "Training had not finished when this page was written.",
+    "interrupted": "Training was interrupted: the numbers are those up to the interruption.",
+    "failed": "Training failed: the numbers are those up to the failure.",
+}
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1c2321;--paper:#fff;--soft:#59635f;--line:#d5dbd8;
+--card:#f3f6f4;--warn:#fff3d6}
+@media screen and (prefers-color-scheme:dark){:root{--ink:#e6ebe8;--paper:#141817;--soft:#a3aea9;
+--line:#39423e;--card:#1f2523;--warn:#46380f}}
+*{box-sizing:border-box}
+body{margin:0 auto;padding:1rem 1rem 3rem;max-width:54rem;background:var(--paper);color:var(--ink);
+font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+h1{font-size:1.7rem;line-height:1.2;margin:.6rem 0}
+h2{font-size:1.25rem;margin:2.2rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--line)}
+h3{font-size:1.05rem;margin:1.4rem 0 .4rem}
+.note,figcaption,.card small{color:var(--soft);font-size:.9rem}
+.warn{background:var(--warn);padding:.6rem .8rem;border-radius:.4rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:.7rem}
+.card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.7rem .8rem}
+.card b{display:block;font-size:1.7rem;line-height:1.3}.card span,.card small{display:block}
+figure{margin:.8rem 0;max-width:40rem}
+img{display:block;width:100%;height:auto;background:#fff;border-radius:.4rem;
+border:1px solid var(--line)}
+figcaption{margin-top:.4rem}audio{width:100%;max-width:40rem}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem}
+th,td{padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);text-align:left;
+vertical-align:top}
+.numbers th,.numbers td{text-align:right;font-variant-numeric:tabular-nums;overflow-wrap:normal;
+min-width:5rem}
+.numbers th:first-child,.numbers td:first-child{text-align:left;min-width:7rem}
+summary{cursor:pointer;padding:.4rem 0}
+@media print{body{max-width:none;padding:0}figure,.card,tr{break-inside:avoid}
+h2,h3{break-after:avoid}audio{display:none}.cards{grid-template-columns:repeat(4,1fr)}
+details::details-content{content-visibility:visible;block-size:auto}}
+"""
+
+
+@dataclass(frozen=True)
+class RecordingView:
+    """A recording to show: samples [T] (float in [-1, 1] or int16) and what was detected in it."""
+
+    name: str
+    waveform: np.ndarray
+    sample_rate: int
+    detections: Sequence[Detection]
+
+
+def write_report(run: Path, *, recordings: Sequence[RecordingView] = ()) -> Path:
+    """Write `run/report.html` about a training run and return its path.
+
+    The page needs `run.json`; what else is absent or damaged it says in a sentence. The file is
+    written whole or not at all, and the same run gives the same bytes.
+
+    Args:
+        run: the folder that `birdinv train` made.
+        recordings: recordings to show as spectrograms, up to some minutes each; up to 30 s they can
+            be played.
+
+    Raises:
+        BirdinvError: `run.json` cannot be read, or the page cannot be written.
+    """
+    facts = read_json(run / "run.json", "the record of a run; give a folder birdinv train made")
+    name = _text(run.resolve().name)
+    outcome = _OUTCOMES.get(str(facts.get("outcome")))
+    evaluations = [
+        (f"Results on {kind} recordings", run / f"evaluation-{split}.json")
+        for split, kind in (("test", "test"), ("valid", "validation"))
+    ]
+    evaluations = [(heading, path) for heading, path in evaluations if path.exists()]
+    body = [
+        f"<h1>Training report: {name}</h1>",
+        f"<p>{_summary(facts)}</p>",
+        f'<p class="warn">{outcome}</p>' if outcome else "",
+        *(f"<h2>{heading}</h2>{_shown(_evaluation, path)}" for heading, path in evaluations),
+        "" if evaluations else "<h2>Results</h2><p>No evaluation yet: run birdinv eval first.</p>",
+        f"<h2>How training went</h2>{_shown(_training, run / 'metrics.csv')}",
+        "<h2>Recordings</h2>",
+        *(f"<h3>{_text(view.name)}</h3>{_shown(_recording, view)}" for view in recordings),
+        "" if recordings else "<p>No recording was given to this page.</p>",
+        _settings(facts),
+    ]
+    policy = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+    page = f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Training report: {name}</title><style>{_STYLE}</style></head><body>
+{chr(10).join(part for part in body if part)}
+</body></html>
+"""
+    path = run / "report.html"
+    try:
+        with whole_file(path, "wb") as file:
+            # A file name that is no valid Unicode must not keep the page from being written.
+            file.write(page.encode("utf-8", "replace"))
+    except OSError as error:
+        raise BirdinvError(
+            f"{path}: cannot write the report ({error.strerror}); make the folder writable."
+        ) from error
+    return path
+
+
+def _shown(build: Callable[[Any], str], source: Any) -> str:
+    """What `build` makes of its source, or the reason why it cannot be shown."""
+    try:
+        return build(source)
+    except (BirdinvError, ValueError, TypeError) as error:
+        return f"<p>This cannot be shown: {_text(str(error))}.</p>"
+
+
+def _summary(facts: Mapping[str, Any]) -> str:
+    """One sentence: what was learned, from how much, how."""
+    counts, config = _mapping(facts.get("counts")), _mapping(facts.get("config"))
+    classes = facts.get("classes")
+    of = f" of {len(classes)} classes" if isinstance(classes, list) else ""
+    learned = [
+        f"{_text(counts[key])} {key.split('_')[0]}"
+        for key in ("labelled_recordings", "unlabelled_recordings")
+        if key in counts
+    ]
+    sentence = f"A classifier{of}"
+    if learned:
+        sentence += f", learned from {' and '.join(learned)} recordings"
+    if "objective" in config:
+        sentence += f" with the {_text(config['objective'])} objective"
+    if facts.get("best_epoch") is not None:
+        sentence += f"; its best epoch was {_text(facts['best_epoch'])}"
+    return sentence + "."
+
+
+def _evaluation(path: Path) -> str:
+    """Headline numbers, confusion matrices and the table of classes of one evaluation."""
+    result = read_json(path, "the numbers birdinv eval writes")
+    per_class = _mapping(result.get("per_class"))
+    parts = [_headlines(result, len(per_class))]
+    confusion = _mapping(result.get("confusion_matrix"))
+    for unit in ("recordings", "segments"):
+        parts.append(f"<h3>Confusions between classes, counted in {unit}</h3>")
+        if confusion.get(unit):
+            matrix = (confusion.get("classes", ()), confusion[unit])
+            parts.append(_shown(_confusion, matrix))
+        else:
+            parts.append("<p>This evaluation holds no such counts.</p>")
+    starred = result.get("non_events") or ()
+    rows = [
+        (
+            f"{label} *" if label in starred else label,
+            *(_number(_mapping(values).get(key)) for key in _PER_CLASS),
+        )
+        for label, values in per_class.items()
+    ]
+    table = _table(rows, head=("Class", *_PER_CLASS.values()))
+    return "\n".join([*parts, f'<h3>Class by class</h3>{table}<p class="note">{_CLASSES_NOTE}</p>'])
+
+
+def _confusion(matrix: tuple[Sequence[str], Sequence[Sequence[int]]]) -> str:
+    return _picture(figures.confusion_matrix(*matrix), "Confusion matrix", _CONFUSION_NOTE)
+
+
+def _headlines(result: Mapping[str, Any], classes: int) -> str:
+    cards = []
+    intervals = _mapping(result.get("intervals"))
+    for key, (name, percent, meaning) in _HEADLINES.items():
+        interval = intervals.get(key)
+        span = f"no 95{_PERCENT} interval"
+        if isinstance(interval, list) and len(interval) == 2 and None not in interval:
+            low, high = (_number(bound, percent=percent) for bound in interval)
+            span = f"95{_PERCENT} interval<br>{low.removesuffix(_PERCENT)}–{high}"
+        value = _number(result.get(key), percent=percent)
+        cards.append(
+            f'<div class="card"><span>{name}</span><b>{value}</b><span>{span}</span>'
+            f"<small>{meaning}</small></div>"
+        )
+    note = (
+        f"Counted on {_number(result.get('recordings'))} recordings "
+        f"({_number(result.get('segments'))} segments). The interval shows how far a number could "
+        "move with other recordings of the same kind."
+    )
+    if classes:
+        chance = _number(1 / classes, percent=True)
+        note += f" Guessing among {classes} classes would be right {chance} of the time."
+    return f'<div class="cards">{"".join(cards)}</div><p class="note">{note}</p>'
+
+
+def _training(path: Path) -> str:
+    if not path.exists():
+        return "<p>There is no metrics.csv in this run: no epoch was completed.</p>"
+    _, rows = read_csv(path)
+    if not rows:
+        return "<p>There is no row in metrics.csv: no epoch was completed.</p>"
+    picture = _picture(figures.learning_curves(rows), "Learning curves", _CURVES_NOTE)
+    return f"<p>Epochs completed: {len(rows)}.</p>{picture}"
+
+
+def _recording(view: RecordingView) -> str:
+    """Spectrogram and, where it is short enough, the sound itself: WAV, one channel, 16 bit."""
+    samples = figures.floating_samples(view.waveform)
+    title = Path(view.name).name
+    figure = figures.spectrogram(samples, view.sample_rate, view.detections, title=title)
+    picture = _picture(figure, f"Spectrogram of {view.name} with detections", _SOUND_NOTE)
+    seconds = len(samples) / view.sample_rate
+    if seconds > _MAX_SOUND_S:
+        return f"{picture}<p>Its {seconds:.0f} s are too long to be played from this page.</p>"
+    memory = io.BytesIO()
+    with wave.open(memory, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(view.sample_rate)
+        file.writeframes(np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes())
+    sound = _data_uri("audio/wav", memory)
+    return f'{picture}<audio controls preload="metadata" src="{sound}"></audio>'
+
+
+def _settings(facts: Mapping[str, Any]) -> str:
+    parts = ["<h2>Settings and origin</h2>"]
+    groups = {"counts": "Data", "config": "Settings", "versions": "Library versions"}
+    origin = {key: value for key, value in facts.items() if key not in groups}
+    tables = {name: _mapping(facts.get(key)) for key, name in groups.items()} | {"Origin": origin}
+    for name, values in tables.items():
+        rows = [(key.replace("_", " "), value) for key, value in values.items()]
+        table = _table(rows) if rows else "<p>Nothing of this is in run.json.</p>"
+        is_open = " open" if name == "Data" else ""
+        parts.append(f"<details{is_open}><summary>{name}</summary>{table}</details>")
+    return "\n".join(parts)
+
+
+def _picture(figure: Figure, alt: str, note: str) -> str:
+    """The figure as an embedded PNG; `note` under it tells how to read it."""
+    png = io.BytesIO()
+    with warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes; the tables spell it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    image = f'<img src="{_data_uri("image/png", png)}" alt="{_text(alt)}">'
+    return f"<figure>{image}<figcaption>{note}</figcaption></figure>"
+
+
+def _data_uri(kind: str, content: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _table(rows: Iterable[Sequence[Any]], *, head: Sequence[str] = ()) -> str:
+    """Rows of text; with a head, all columns but the first are numbers."""
+    cells = "".join(f"<th>{_text(cell)}</th>" for cell in head)
+    lines = [f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows]
+    return (
+        f'<div class="scroll" tabindex="0"><table{" class=numbers" if head else ""}>'
+        f"<thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _number(value: Any, *, percent: bool = False) -> str:
+    """A number as people read it; a dash for null and for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    if percent:
+        return f"{100 * value:.1f}{_PERCENT}"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    """Any value as escaped text for an element or a quoted attribute."""
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False)
+    return html.escape(str(value), quote=True)

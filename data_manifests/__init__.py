@@ -1,0 +1,1 @@
+"""Data sets described as data: TOML manifests (name, licence, files, classes, split)."""
