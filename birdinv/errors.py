@@ -2,7 +2,7 @@
 
 
 class BirdinvError(Exception):
-    """Something the user can mend; the command line prints its sentence and exits with `exit_code`."""
+    """Something the user can mend: the command line prints the sentence, exits with `exit_code`."""
 
     exit_code = 1
 

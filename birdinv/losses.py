@@ -101,9 +101,7 @@ class WeightedObjective:
         total = alpha * ce + (1 - alpha) * (1 - beta) * e
         if rebuilt is not None:
             total = total + (1 - alpha) * beta * rebuilt
-        return _terms(
-            total, ce, e if (1 - alpha) * (1 - beta) > 0 else None, rebuilt, logits
-        )
+        return _terms(total, ce, e if (1 - alpha) * (1 - beta) > 0 else None, rebuilt, logits)
 
 
 class ParameterFreeObjective:

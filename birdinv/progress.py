@@ -21,7 +21,8 @@ class Progress:
         self._note = ""
         self._bar: Any = None
         if sys.stderr.isatty():
-            form = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} {elapsed}<{remaining}{postfix}"
+            form = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} "
+            form += "{elapsed}<{remaining}{postfix}"
             self._bar = tqdm(
                 desc=description, unit=unit, total=total, bar_format=form, dynamic_ncols=True
             )

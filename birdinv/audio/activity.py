@@ -1,4 +1,4 @@
-"""Where in a recording something worth learning from happens (equations.md §7, INV's pipeline).
+"""Where in a recording something worth learning from happens (the pipeline of the authors of INV).
 
 Frames of 256 samples, one every 128, each with an energy (the variance of its samples, so that a
 constant offset is not sound) and a spectral flatness. A segment is active when the mean energy of
@@ -39,7 +39,8 @@ def frame_energy(samples: np.ndarray) -> np.ndarray:
     square = np.einsum("ij,ij->i", blocks, blocks).astype(np.float64)
     mean = (total[:-1] + total[1:]) / FRAME
     variance = (square[:-1] + square[1:]) / FRAME - mean**2
-    return np.maximum(variance, 0).astype(np.float32)
+    energy: np.ndarray = np.maximum(variance, 0).astype(np.float32)
+    return energy
 
 
 def frame_flatness(frames: np.ndarray) -> np.ndarray:
@@ -52,7 +53,8 @@ def frame_flatness(frames: np.ndarray) -> np.ndarray:
     spectrum = np.fft.rfft(x * _WINDOW, axis=1)
     power = spectrum.real**2 + spectrum.imag**2 + _FLOOR
     flatness = np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1)
-    return np.asarray(flatness, np.float32)
+    flatness32: np.ndarray = flatness.astype(np.float32)
+    return flatness32
 
 
 class LevelHistogram:
@@ -80,7 +82,8 @@ class LevelHistogram:
             return 0.0
         rank = q / 100 * (frames - 1)
         key = np.searchsorted(np.cumsum(self._counts), rank, side="right")
-        return float(np.uint32(int(key) << 12).view(np.float32))
+        value: np.float32 = np.uint32(int(key) << 12).view(np.float32)
+        return float(value)
 
 
 def active_segments(samples: np.ndarray, windows: Windows, first: int, level: float) -> np.ndarray:

@@ -31,12 +31,16 @@ Status = Literal["ok", "partial", "empty", "unreadable"]
 STATUSES: tuple[Status, ...] = ("ok", "partial", "empty", "unreadable")
 
 BLOCK_FRAMES = 65536
+SMALL_BLOCK = 1024
 RATES_HZ = (1_000, 1_000_000)  # outside, a header is broken, and resampling could fill the memory
 READABLE = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .w64 .rf64 .caf .au .snd".split()
+    [
+        *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+        *(".aif", ".aiff", ".aifc", ".caf", ".au", ".snd"),
+    ]
 )
 # Audio that libsndfile cannot open: listed as unreadable rather than passed over in silence.
-FOREIGN = frozenset(".m4a .aac .mp4 .wma .wac .amr .ape .wv".split())
+FOREIGN = frozenset([".m4a", ".aac", ".mp4", ".wma", ".wac", ".amr", ".ape", ".wv"])
 
 
 @dataclass(frozen=True)
@@ -103,15 +107,26 @@ class Reader:
             return
         file = self._file
         read, nonfinite, broke = 0, 0, ""
-        frames = max(1024, BLOCK_FRAMES // file.channels)
+        frames, again = max(SMALL_BLOCK, BLOCK_FRAMES // file.channels), 0
         while True:
             try:
                 block = file.read(frames, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError) as error:
                 broke = f"decoding stops at {read / file.samplerate:.3f} s: {_message(error)}"
-                break
+                if frames == SMALL_BLOCK or again:
+                    break
+                # A block that fails is lost whole: once more from the start, in small ones.
+                file.close()
+                self._file = file = soundfile.SoundFile(self.path)
+                frames, again, broke = SMALL_BLOCK, read, ""
+                continue
             if len(block) == 0:
                 break
+            if again:  # read before the break, already handed out
+                known = min(again, len(block))
+                again, block = again - known, block[known:]
+                if len(block) == 0:
+                    continue
             mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
             # The sum is not finite whenever a sample is not: one pass for the usual clean block.
             if not np.isfinite(mono.sum(dtype=np.float64)):

@@ -81,10 +81,7 @@ class Store:
             self.classes: list[str] = [str(name) for name in info["classes"]]
             self.non_events: list[str] = [str(name) for name in info["non_events"]]
             self.hash = str(info["hash"])
-            self.recordings = [
-                Recording(**{f.name: _cell(row[f.name], f.type) for f in fields(Recording)})
-                for row in read_csv(path / "recordings.csv")[1]
-            ]
+            self.recordings = [_recording(row) for row in read_csv(path / "recordings.csv")[1]]
             self.spans: dict[str, list[tuple[int, int]]] = {}
             for row in read_csv(path / "spans.csv")[1]:
                 span = int(row["start"]), int(row["end"])
@@ -127,8 +124,12 @@ class Store:
         return recording.offset + np.concatenate([np.zeros(0, np.int64), *starts])
 
 
-def _cell(text: str, kind: Any) -> str | int:
-    return int(text) if kind in (int, "int") else text
+def _recording(row: Mapping[str, str]) -> Recording:
+    whole = {"source_rate", "channels", "offset", "frames"}
+    cells: dict[str, Any] = {
+        f.name: int(row[f.name]) if f.name in whole else row[f.name] for f in fields(Recording)
+    }
+    return Recording(**cells)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from birdinv.losses import UNLABELED
 from birdinv.networks.layers import normalise
 
 
-
-
 class Segments:
     """The segments of some recordings of a store, in the order of `recordings.csv`.
 
@@ -113,8 +111,7 @@ class TrainingBatches:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """(waveforms `[B, 1, T]`, classes int64 `[B]`) of one step, labelled ones first."""
         picked = [
-            (segments, order.take(step * self._each, self._each))
-            for segments, order in self._parts
+            (segments, order.take(step * self._each, self._each)) for segments, order in self._parts
         ]
         x = torch.cat([segments.waveforms(which) for segments, which in picked])
         y = torch.cat([segments.classes(which) for segments, which in picked])

@@ -61,11 +61,11 @@ class Segmented:
 def segment(
     inputs: Sequence[Path],
     output: Path,
-    settings: SegmentSettings = SegmentSettings(),  # noqa: B008  frozen
+    settings: SegmentSettings = SegmentSettings(),
     *,
     unlabelled: Sequence[Path] = (),
     labels: Path | None = None,
-    columns: Columns = Columns(),  # noqa: B008  frozen
+    columns: Columns = Columns(),
     export: bool = False,
     progress: Progress | None = None,
 ) -> Segmented:

@@ -59,7 +59,9 @@ class Bird10(nn.Module):
             if not 1 <= value <= most:
                 raise BirdinvError(f"bird10 with {name}={value}: give a number from 1 to {most}")
         if not 0 <= dropout < 1:
-            raise BirdinvError(f"bird10 with dropout={dropout:g}: give a fraction from 0 to below 1")
+            raise BirdinvError(
+                f"bird10 with dropout={dropout:g}: give a fraction from 0 to below 1"
+            )
         frames = (samples - 1024) // 512 + 1
         pooled = (frames - 4) // 2 + 1
         steps = (pooled - 3) // 2 + 1

@@ -30,11 +30,12 @@ class FrameConv1d(nn.Conv1d):
         pieces = kernel // stride
         frames = (x.shape[-1] - kernel) // stride + 1
         count = frames + pieces - 1
-        blocks = x[..., : count * stride].unflatten(-1, (count, stride))
+        blocks = x[..., : count * stride].reshape(*x.shape[:-1], count, stride)
         blocks = blocks.transpose(1, 2).flatten(2)  # [N, blocks, C·s]; a view for one channel
-        weight = self.weight.unflatten(-1, (pieces, stride))  # [O, C, m, s]
+        weight = self.weight.reshape(self.out_channels, self.in_channels, pieces, stride)
         weight = weight.permute(2, 0, 1, 3).reshape(pieces * self.out_channels, -1)
-        products = functional.linear(blocks, weight).unflatten(-1, (pieces, self.out_channels))
+        products = functional.linear(blocks, weight)
+        products = products.reshape(len(x), count, pieces, self.out_channels)
         out = products[:, :frames, 0]
         for j in range(1, pieces):
             out = out + products[:, j : j + frames, j]

@@ -39,10 +39,10 @@ class TrainConfig:
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             ("alpha", 0 <= self.alpha <= 1, "a number from 0 to 1"),
             ("beta", 0 <= self.beta <= 1, "a number from 0 to 1"),
-            ("epochs", 1 <= self.epochs, "at least 1"),
+            ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", 2 <= self.batch_size <= 65536, "2 to 65536"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
-            ("patience", 1 <= self.patience, "at least 1"),
+            ("patience", self.patience >= 1, "at least 1"),
             ("dropout", 0 <= self.dropout < 1, "a fraction from 0 to below 1"),
             ("seed", 0 <= self.seed < 2**32, "0 to 4294967295"),
         ):

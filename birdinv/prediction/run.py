@@ -1,0 +1,245 @@
+"""Recordings in, tables of detections out; one bad file costs itself alone."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import hashlib
+import multiprocessing
+import platform
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from birdinv.audio.sources import Source, find_sources
+from birdinv.audio.windows import Windows
+from birdinv.errors import BirdinvError
+from birdinv.files import require_new, whole_file, write_csv, write_json
+from birdinv.networks.saved import Description, load_model
+from birdinv.prediction.scoring import ScoredRecording
+from birdinv.prediction.tables import COLUMNS, DEFAULT_CHOICE, Choice, detections, native_row
+from birdinv.progress import Progress
+
+SUFFIX = ".birdinv.csv"
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """A row of `files.csv`: what became of one input."""
+
+    file: str
+    status: str
+    reason: str
+    declared_s: str
+    read_s: str
+    windows: int
+    detections: int
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict` made: a row per input, and the windows it used."""
+
+    files: list[FileResult]
+    windows: Windows
+    warnings: tuple[str, ...]
+
+    @property
+    def statuses(self) -> Counter[str]:
+        """How many inputs ended ok, partial, empty and unreadable."""
+        return Counter(result.status for result in self.files)
+
+
+@dataclass(frozen=True)
+class _Job:
+    model: nn.Module
+    description: Description
+    windows: Windows
+    choice: Choice
+    output: Path
+
+
+def predict(
+    model: Path,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    choice: Choice = DEFAULT_CHOICE,
+    overlap: float | None = None,
+    workers: int = 1,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Predicted:
+    """Scores every window of every recording and writes the tables of detections.
+
+    `output` gets the tree of the inputs with one CSV a recording (`a/b.wav` → `a/b.wav.birdinv.csv`
+    with the columns file, start_s, end_s, label, score), `combined.csv` with all of them in the
+    order of their names, `files.csv` with a row per input, and `run.json`. Rows do not depend on
+    `workers`.
+
+    Args:
+        model: a run or a model folder.
+        inputs: recordings and folders of recordings.
+        overlap: of the windows, a fraction in [0, 1); None = as in training.
+        workers: processes that read and score.
+
+    Raises:
+        BirdinvError: no such model or input, bad settings, `output` exists.
+    """
+    network, description = load_model(model)
+    windows = description.windows
+    if overlap is not None:
+        seconds = windows.segment / description.sample_rate
+        hop = Windows.from_seconds(seconds, overlap, description.sample_rate).hop
+        windows = Windows(windows.segment, hop)
+    if workers < 1:
+        raise BirdinvError(f"--workers is {workers}; give at least 1")
+    require_new(output, "predictions")
+    sources = find_sources(inputs)
+    job = _Job(network, description, windows, choice, output)
+    info = _run_info(model, job, overlap, command)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "run.json", {**info, "outcome": "running"})
+    results: list[FileResult] = []
+    outcome = "failed"
+    try:
+        for result in _results(job, model, sources.found, workers):
+            results.append(result)
+            if progress is not None:
+                hours = float(result.read_s) / 3600
+                done = sum(float(r.read_s) for r in results) / 3600
+                total = done * len(sources.found) / len(results)
+                progress.update(hours, total=total, note=f"{len(results)} files")
+        outcome = "finished"
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    finally:  # what is done is kept, also after Ctrl-C
+        results.sort(key=lambda result: result.file)
+        _combine(output, results)
+        write_csv(output / "files.csv", [f.name for f in fields(FileResult)], map(asdict, results))
+        counts = dict(Counter(result.status for result in results))
+        info |= {"inputs": len(sources.found), "statuses": counts, "ended": _now()}
+        write_json(output / "run.json", {**info, "outcome": outcome})
+    others = f"{sources.others} other files beside the recordings were passed over"
+    return Predicted(results, windows, (others,) if sources.others else ())
+
+
+def _results(
+    job: _Job, model: Path, sources: Sequence[Source], workers: int
+) -> Iterator[FileResult]:
+    if workers == 1 or len(sources) == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a worker: the last bits depend on it
+        try:
+            for source in sources:
+                yield _score_file(job, source)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    pool = ProcessPoolExecutor(
+        min(workers, len(sources)),
+        multiprocessing.get_context("spawn"),
+        _begin_worker,
+        (model, job.windows, job.choice, job.output),
+    )
+    try:
+        yield from pool.map(_work, sources)
+    except BrokenProcessPool as error:
+        raise BirdinvError(
+            "a worker process died (out of memory, or killed by a file that breaks the decoder); "
+            "run again with --workers 1 to see at which file"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_JOB: _Job | None = None  # of this worker process
+
+
+def _begin_worker(model: Path, windows: Windows, choice: Choice, output: Path) -> None:
+    global _JOB
+    torch.set_num_threads(1)
+    network, description = load_model(model)
+    _JOB = _Job(network, description, windows, choice, output)
+
+
+def _work(source: Source) -> FileResult:
+    if _JOB is None:
+        raise RuntimeError("this worker was not begun")
+    return _score_file(_JOB, source)
+
+
+def _score_file(job: _Job, source: Source) -> FileResult:
+    """Scores one recording and writes its table; only the writing can raise."""
+    scored = ScoredRecording(source.path, job.model, job.description.sample_rate, job.windows)
+    windows = found = 0
+
+    def counted() -> Iterator[tuple[int, np.ndarray]]:
+        nonlocal windows
+        for first, probabilities in scored:
+            windows += len(probabilities)
+            yield first, probabilities
+
+    with whole_file(job.output / (source.name + SUFFIX)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for detection in detections(counted(), job.description.classes, job.choice):
+            writer.writerow(
+                native_row(source.name, detection, job.windows, job.description.sample_rate)
+            )
+            found += 1
+    verdict = scored.verdict
+    declared = "" if verdict.declared_s is None else f"{verdict.declared_s:.6f}"
+    return FileResult(
+        source.name,
+        verdict.status,
+        verdict.reason,
+        declared,
+        f"{verdict.read_s:.6f}",
+        windows,
+        found,
+    )
+
+
+def _combine(output: Path, results: Sequence[FileResult]) -> None:
+    """All tables as one, a file at a time."""
+    with whole_file(output / "combined.csv") as file:
+        csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+        for result in results:
+            with open(output / (result.file + SUFFIX), encoding="utf-8", newline="") as table:
+                next(table)
+                file.writelines(table)
+
+
+def _run_info(model: Path, job: _Job, overlap: float | None, command: str) -> dict[str, Any]:
+    import birdinv
+
+    weights = model / "model" if (model / "model").is_dir() else model
+    return {
+        "command": command,
+        "model": str(model.resolve()),
+        "model_sha256": hashlib.sha256((weights / "model.safetensors").read_bytes()).hexdigest(),
+        "settings": {**asdict(job.choice), "overlap": overlap},
+        "sample_rate": job.description.sample_rate,
+        "segment_samples": job.windows.segment,
+        "hop_samples": job.windows.hop,
+        "versions": {
+            "birdinv": birdinv.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "started": _now(),
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

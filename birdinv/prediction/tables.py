@@ -1,0 +1,112 @@
+"""Scores of windows → rows of a table of detections."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from birdinv.audio.windows import Windows
+from birdinv.data.labels import is_non_event
+from birdinv.errors import BirdinvError
+
+COLUMNS = ("file", "start_s", "end_s", "label", "score")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which scores become rows; the names are BirdNET's.
+
+    Args:
+        min_conf: the least probability.
+        top_n: keep only the N best birds of each window.
+        merge: merge up to so many consecutive windows of one bird into a row, whose score is the
+            mean of its three best; 1 = none, 0 = any number.
+    """
+
+    min_conf: float = 0.25
+    top_n: int | None = None
+    merge: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_conf <= 1:
+            raise BirdinvError(f"--min-conf is {self.min_conf:g}; give a probability from 0 to 1")
+        if self.top_n is not None and self.top_n < 1:
+            raise BirdinvError(f"--top-n is {self.top_n}; give at least 1")
+        if self.merge < 0:
+            raise BirdinvError(
+                f"--merge-consecutive is {self.merge}; give the most windows of a row, or 'all'"
+            )
+
+
+DEFAULT_CHOICE = Choice()
+
+
+@dataclass
+class _Open:
+    """A run of windows of one bird that may still grow."""
+
+    first: int
+    last: int
+    scores: list[float]
+
+
+def detections(
+    scored: Iterable[tuple[int, np.ndarray]], classes: list[str], choice: Choice
+) -> Iterator[tuple[int, int, str, float]]:
+    """Rows `(first window, last window, label, score)`, by first window, then best score.
+
+    Non-events (`noise`, `background`, …) are never reported.
+
+    Args:
+        scored: `(number of the first window, probabilities [B, K])`, in order.
+    """
+    birds = np.array([i for i, name in enumerate(classes) if not is_non_event(name)], int)
+    most = choice.merge or np.inf
+    growing: dict[int, _Open] = {}
+    done: list[tuple[int, float, str, int]] = []  # a heap of what waits for earlier starts
+
+    def close(bird: int) -> None:
+        run = growing.pop(bird)
+        score = float(np.mean(sorted(run.scores, reverse=True)[:3]))
+        heapq.heappush(done, (run.first, -score, classes[bird], run.last))
+
+    for first, probabilities in scored:
+        for offset, row in enumerate(probabilities[:, birds]):
+            window = first + offset
+            ranked = np.argsort(-row, kind="stable")[: choice.top_n]
+            hits = {int(birds[i]): float(row[i]) for i in ranked if row[i] >= choice.min_conf}
+            for bird in [b for b in growing if b not in hits]:
+                close(bird)
+            for bird, score in hits.items():
+                run = growing.get(bird)
+                if run is not None and window - run.first < most:
+                    run.last = window
+                    run.scores = sorted([*run.scores, score], reverse=True)[:3]
+                else:
+                    if run is not None:
+                        close(bird)
+                    growing[bird] = _Open(window, window, [score])
+            earliest = min((run.first for run in growing.values()), default=window + 1)
+            while done and done[0][0] < earliest:
+                yield _row(heapq.heappop(done))
+    for bird in list(growing):
+        close(bird)
+    while done:
+        yield _row(heapq.heappop(done))
+
+
+def _row(item: tuple[int, float, str, int]) -> tuple[int, int, str, float]:
+    return item[0], item[3], item[2], -item[1]
+
+
+def native_row(
+    file: str, detection: tuple[int, int, str, float], windows: Windows, sample_rate: int
+) -> tuple[str, str, str, str, str]:
+    """A detection as a row of the native table (`COLUMNS`); seconds from the recording's start."""
+    first, last, label, score = detection
+    start = first * windows.hop / sample_rate
+    end = (last * windows.hop + windows.segment) / sample_rate
+    return file, f"{start:.3f}", f"{end:.3f}", label, f"{score:.4f}"

@@ -1,0 +1,57 @@
+"""A recording with what a network hears in it, for the page of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from birdinv.audio.reading import Reader
+from birdinv.audio.resampling import resampled
+from birdinv.errors import NothingReadable
+from birdinv.networks.saved import load_model
+from birdinv.prediction.scoring import ScoredRecording
+from birdinv.prediction.tables import Choice, detections
+from birdinv.reporting.figures import Detection
+from birdinv.reporting.page import RecordingView
+
+LONGEST_S = 30.0
+
+
+def view_recording(run: Path, path: Path, *, min_conf: float = 0.25) -> RecordingView:
+    """The first 30 s of a recording at the model's rate, with its detections, merged.
+
+    Raises:
+        NothingReadable: there is no sound in it.
+    """
+    model, description = load_model(run)
+    rate, windows = description.sample_rate, description.windows
+    scored = ScoredRecording(path, model, rate, windows)
+    last = int(LONGEST_S * rate)
+
+    def first_windows() -> Iterator[tuple[int, np.ndarray]]:
+        for first, probabilities in scored:
+            if first * windows.hop >= last:
+                return
+            yield first, probabilities
+
+    found = [
+        Detection(a * windows.hop / rate, (b * windows.hop + windows.segment) / rate, label, score)
+        for a, b, label, score in detections(
+            first_windows(), description.classes, Choice(min_conf, merge=0)
+        )
+        if a * windows.hop < last
+    ]
+    parts: list[np.ndarray] = []
+    with Reader(path) as reader:
+        for block in resampled(reader, reader.source_rate, rate):
+            parts.append(block)
+            if sum(map(len, parts)) >= last:
+                break
+        verdict = reader.verdict
+    if not parts:
+        raise NothingReadable(f"{path} cannot be shown: {verdict.reason}")
+    waveform = np.concatenate(parts)[:last]
+    cut = f" (first {LONGEST_S:.0f} s)" if sum(map(len, parts)) > last else ""
+    return RecordingView(path.name + cut, waveform, rate, found)

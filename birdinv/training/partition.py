@@ -1,0 +1,103 @@
+"""Which recordings a run learns from, selects on and is tested on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from birdinv.audio.store import Store
+from birdinv.data.splits import hide_labels
+from birdinv.errors import BirdinvError
+from birdinv.files import read_csv, write_csv
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Recording → class for each role; the labels of unlabelled recordings are "".
+
+    `hidden` are those whose label the store knows and the run may not use.
+    """
+
+    labelled: dict[str, str]
+    unlabelled: dict[str, str]
+    valid: dict[str, str]
+    test: dict[str, str]
+    hidden: frozenset[str]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of `split.csv`: file, role, label (of unlabelled recordings none), hidden."""
+        roles = ("labelled", "unlabelled", "valid", "test")
+        return sorted(
+            (
+                {
+                    "file": file,
+                    "role": role,
+                    "label": label,
+                    "hidden": "yes" if file in self.hidden else "no",
+                }
+                for role in roles
+                for file, label in getattr(self, role).items()
+            ),
+            key=lambda row: row["file"],
+        )
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of who plays which role."""
+        text = repr([sorted(row.items()) for row in self.rows])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def partition(store: Store, labels_per_class: int | None, seed: int) -> Partition:
+    """Roles from the splits of the store, with all but `labels_per_class` training labels hidden.
+
+    Raises:
+        BirdinvError: fewer than two classes have a labelled training recording.
+    """
+    usable = [r for r in store.recordings if store.spans.get(r.file)]
+    train = {r.file: r.label for r in usable if r.label and r.split == "train"}
+    keep, warnings = set(train), []
+    if labels_per_class is not None:
+        keep, short = hide_labels(train, labels_per_class, seed)
+        if short:
+            few = ", ".join(f"{name} has {n}" for name, n in short.items())
+            warnings.append(f"fewer than {labels_per_class} training recordings: {few}")
+    hidden = frozenset(train) - keep
+    labelled = {file: label for file, label in train.items() if file in keep}
+    unlabelled = {r.file: "" for r in usable if not r.label and r.split == "train"}
+    unlabelled |= dict.fromkeys(sorted(hidden), "")
+    classes = Counter(labelled.values())
+    if len(classes) < 2:
+        found = f"only {next(iter(classes))}" if classes else "none"
+        raise BirdinvError(
+            f"training needs labelled training recordings of at least two classes, and "
+            f"{store.path} has {found}; segment recordings of another class too (a folder named "
+            "noise will do)"
+        )
+    roles = {
+        split: {r.file: r.label for r in usable if r.label and r.split == split}
+        for split in ("valid", "test")
+    }
+    if not roles["valid"]:
+        warnings.append("no validation recordings: the last epoch's weights are kept")
+    return Partition(labelled, unlabelled, roles["valid"], roles["test"], hidden, tuple(warnings))
+
+
+def read_roles(run: Path) -> dict[str, dict[str, str]]:
+    """Role → recording → class, from the `split.csv` of a run."""
+    columns, rows = read_csv(run / "split.csv")
+    if not {"file", "role", "label"} <= set(columns):
+        raise BirdinvError(f"{run / 'split.csv'} has columns {columns}; expected file, role, label")
+    roles: dict[str, dict[str, str]] = {"labelled": {}, "unlabelled": {}, "valid": {}, "test": {}}
+    for row in rows:
+        roles.setdefault(row["role"], {})[row["file"]] = row["label"]
+    return roles
+
+
+def write_roles(run: Path, parts: Partition) -> None:
+    """Writes `split.csv`."""
+    write_csv(run / "split.csv", ["file", "role", "label", "hidden"], parts.rows)

@@ -1,0 +1,36 @@
+"""`birdinv eval`: run → metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .options import ANY_PATH, common
+
+
+@click.command("eval")
+@click.argument("run", type=ANY_PATH)
+@click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
+@click.option("--store", type=ANY_PATH, help="The run's store, if it has moved.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@common
+def command(run: Path, split: str, store: Path | None, as_json: bool) -> int:
+    """Measure a run on recordings it was not trained on.
+
+    Per segment and per recording, with 95 % intervals over recordings. Read the test set once, when
+    all choices are made; until then use --split valid.
+    """
+    from birdinv.audio.store import Store
+    from birdinv.reporting.page import write_report
+    from birdinv.training.scoring import evaluate_run
+
+    result = evaluate_run(run, split=split, store=Store(store) if store is not None else None)
+    write_report(run)
+    if as_json:
+        click.echo(json.dumps({"split": split, **result.to_dict()}, ensure_ascii=False, indent=2))
+    else:
+        click.echo(f"{split} set of {run}")
+        click.echo(result.to_text())
+    return 0

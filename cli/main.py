@@ -1,0 +1,94 @@
+"""`birdinv`: the group of commands, and what the outside world sees of errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from birdinv.errors import BirdinvError
+
+COMMANDS = ("demo", "segment", "train", "eval", "predict", "report")
+
+
+class LazyGroup(click.Group):
+    """Imports a command's file when it is asked for; torch comes later still."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order one uses them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name}", __package__)
+        command: click.Command = module.command
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="birdinv")
+def birdinv() -> None:
+    """Learn bird song from few labels and many unlabelled recordings.
+
+    \b
+    birdinv demo                                    the whole path on synthetic birds
+    birdinv segment recordings/ -o store            recordings -> store
+    birdinv train store -o run                      store -> trained network
+    birdinv eval run                                honest metrics
+    birdinv predict run new_recordings/ -o tables   tables of detections
+
+    \b
+    Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some files were not fully read;
+    4 nothing could be read; 130 interrupted, state saved.
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line and exits; a user sees one sentence, a traceback only with --debug."""
+    state: dict[str, Any] = {"debug": False}
+    try:
+        code = birdinv.main(argv, prog_name="birdinv", standalone_mode=False, obj=state)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:  # `birdinv … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted", 130, state)
+    except BirdinvError as error:
+        code = _fail(str(error), error.exit_code, state)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code = _fail(
+            f"{where}{error.strerror or error}; mend that (space, permissions, path) and run again",
+            1,
+            state,
+        )
+    except Exception as error:
+        code = _fail(
+            f"unexpected {type(error).__name__}: {error}; run again with --debug and report what "
+            "it prints",
+            1,
+            state,
+        )
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(sentence: str, code: int, state: dict[str, Any]) -> int:
+    if state["debug"]:
+        import traceback
+
+        traceback.print_exc()
+    print(f"birdinv: {sentence}", file=sys.stderr)
+    return code

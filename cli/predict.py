@@ -1,0 +1,90 @@
+"""`birdinv predict`: recordings → tables of detections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from .options import ANY_PATH, batch_exit_code, command_line, common, summary, warn
+
+
+def _merge(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
+    if text == "all":
+        return 0
+    try:
+        return max(1, int(text))
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; give a number of windows, or all") from None
+
+
+@click.command("predict")
+@click.argument("run", type=ANY_PATH)
+@click.argument("inputs", nargs=-1, required=True, type=ANY_PATH, metavar="INPUT...")
+@click.option("-o", "--output", required=True, type=ANY_PATH, help="New folder for the tables.")
+@click.option("--min-conf", default=0.25, show_default=True, help="Least probability of a row.")
+@click.option(
+    "--overlap", type=float, help="Fraction of a window shared with the next. [as in training]"
+)
+@click.option(
+    "--top-n",
+    type=int,
+    metavar="N",
+    help="The N best birds of each window, whatever their score unless --min-conf is given too.",
+)
+@click.option(
+    "--merge-consecutive",
+    "merge",
+    default="1",
+    show_default=True,
+    callback=_merge,
+    metavar="N|all",
+    help="Most consecutive windows of a bird in one row; its score is the mean of the best three.",
+)
+@click.option("--workers", default=1, show_default=True, help="Processes.")
+@common
+@click.pass_context
+def command(
+    ctx: click.Context,
+    run: Path,
+    inputs: tuple[Path, ...],
+    output: Path,
+    min_conf: float,
+    overlap: float | None,
+    top_n: int | None,
+    merge: int,
+    workers: int,
+) -> int:
+    """Write tables of detections for recordings, with a RUN or a model folder.
+
+    Every input gets a row in files.csv, whatever became of it.
+    """
+    from birdinv.prediction.run import predict
+    from birdinv.prediction.tables import Choice
+    from birdinv.progress import Progress
+
+    if top_n is not None and ctx.get_parameter_source("min_conf") is ParameterSource.DEFAULT:
+        min_conf = 0.0  # what BirdNET's option of this name does
+    with Progress("predict", "h of audio") as progress:
+        result = predict(
+            run,
+            inputs,
+            output,
+            choice=Choice(min_conf, top_n, merge),
+            overlap=overlap,
+            workers=workers,
+            command=command_line(),
+            progress=progress,
+        )
+    for text in result.warnings:
+        warn(text)
+    for file in result.files:
+        if file.status != "ok":
+            click.echo(f"{file.status:<10} {file.file}: {file.reason}", err=True)
+    hours = sum(float(file.read_s) for file in result.files) / 3600
+    found = sum(file.detections for file in result.files)
+    click.echo(f"{found} detections in {hours:.2f} h of audio; {summary(result.statuses)}")
+    click.echo(f"windows overlap by {result.windows.overlap:.1%}")
+    click.echo(f"tables: {output / 'combined.csv'}, {output / 'files.csv'}")
+    return batch_exit_code(result.statuses)

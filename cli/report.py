@@ -1,0 +1,24 @@
+"""`birdinv report`: the HTML page of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import ANY_PATH, common
+
+
+@click.command("report")
+@click.argument("run", type=ANY_PATH)
+@click.argument("recordings", nargs=-1, type=ANY_PATH, metavar="[RECORDING...]")
+@click.option("--min-conf", default=0.25, show_default=True, help="Of the detections shown.")
+@common
+def command(run: Path, recordings: tuple[Path, ...], min_conf: float) -> int:
+    """Write report.html into a RUN: learning curves, metrics, and recordings to look at."""
+    from birdinv.reporting.page import write_report
+    from birdinv.reporting.recordings import view_recording
+
+    views = [view_recording(run, path, min_conf=min_conf) for path in recordings]
+    click.echo(f"report: {write_report(run, recordings=views)}")
+    return 0
