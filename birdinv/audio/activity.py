@@ -105,7 +105,7 @@ def active_segments(samples: np.ndarray, windows: Windows, first: int, level: fl
     hi = (offsets + windows.segment - FRAME - skip) // HOP + 1
     sums = np.concatenate([[0.0], np.cumsum(energy)])
     total = sums[hi] - sums[lo]
-    loud = total > LEVEL * level * (hi - lo)
+    loud: np.ndarray = total > LEVEL * level * (hi - lo)
     if not loud.any():
         return loud
     # Flatness is the dear part: only frames of loud segments, each once.
