@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from birdinv.errors import BirdinvError
 from birdinv.evaluation import evaluate, expected_calibration_error, weighted_average_precision
+from birdinv.reporting.text import evaluation_text
 
 
 def chorus(recordings=30, classes=4, per_recording=20, seed=0, decimals=None):
@@ -203,7 +204,7 @@ def test_without_any_bird_there_is_no_mean():
     assert got.macro_average_precision is got.intervals["macro_average_precision"] is None
     assert got.intervals["segment_accuracy"] == [1.0, 1.0]
     json.dumps(got.to_dict(), allow_nan=False)
-    assert "macro average precision         -\n" in got.to_text()
+    assert "macro average precision         -\n" in evaluation_text(got)
 
 
 def test_one_recording_has_values_but_no_interval():
@@ -213,11 +214,11 @@ def test_one_recording_has_values_but_no_interval():
         got = evaluate(log_probs, y, rec, classes)
     assert 0 < got.segment_accuracy < 1
     assert set(got.intervals.values()) == {None}
-    assert " to " not in got.to_text()
+    assert " to " not in evaluation_text(got)
 
 
 def test_the_text_says_what_was_measured():
-    text = evaluate(*HAND_CASE, non_events=["noise"]).to_text()
+    text = evaluation_text(evaluate(*HAND_CASE, non_events=["noise"]))
     assert text.startswith("3 recordings, 6 segments, 3 classes\n")
     assert "segment accuracy            0.500   0.000 to 0.667\n" in text
     assert "expected calibration error  0.483\n" in text
@@ -237,14 +238,14 @@ def test_with_many_classes_the_text_lists_the_most_frequent_confusions():
     said[:3], said[3] = 7, 9  # all three of class 0 taken for 7, one of class 1 for 9
     log_probs = np.log(np.where(np.eye(14)[said], 0.87, 0.01))
     names = [f"bird {c}" for c in range(14)]
-    text = evaluate(log_probs, labels, np.arange(42), names, resamples=0).to_text()
+    text = evaluation_text(evaluate(log_probs, labels, np.arange(42), names, resamples=0))
     assert text.splitlines()[-3:] == [
         "Most frequent confusions, in recordings",
         "     3  1 bird 0 taken for 8 bird 7",
         "     1  2 bird 1 taken for 10 bird 9",
     ]
     log_probs = np.log(np.where(np.eye(14)[labels], 0.87, 0.01))
-    text = evaluate(log_probs, labels, np.arange(42), names, resamples=0).to_text()
+    text = evaluation_text(evaluate(log_probs, labels, np.arange(42), names, resamples=0))
     assert text.endswith("\nNo recording was taken for another class\n")
 
 
@@ -262,7 +263,7 @@ NAMES = {
 def test_every_line_of_the_text_fits_80_columns(kind, classes):
     log_probs, y, rec, _ = chorus(recordings=150, classes=classes, per_recording=2)
     names = [NAMES[kind].format(c) for c in range(classes)]
-    text = evaluate(log_probs, y, rec, names, non_events=names[:1], resamples=3).to_text()
+    text = evaluation_text(evaluate(log_probs, y, rec, names, non_events=names[:1], resamples=3))
     for line in text.splitlines():
         wide = sum(unicodedata.east_asian_width(c) in "WF" for c in line)
         assert len(line) + wide - sum(unicodedata.combining(c) > 0 for c in line) <= 80, line

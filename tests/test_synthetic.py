@@ -8,7 +8,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from birdinv.data.synthetic import SPECIES, Chorus, recording, song, write_chorus
+from birdinv.data.songs import SPECIES, song
+from birdinv.data.synthetic import Chorus, recording, write_chorus
 
 SECONDS = 1.0
 DAMAGED = {

@@ -1,19 +1,14 @@
 """`report.html`: one self-contained page about one training run.
 
-Everything that comes from the run folder is untrusted text and goes through `_text`. Pictures and
+Everything that comes from the run folder is untrusted text and goes through `escaped`. Pictures and
 sounds are data URIs; a content security policy forbids scripts and anything from outside the page.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import io
-import json
-import math
-import warnings
 import wave
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +19,21 @@ from birdinv.errors import BirdinvError
 from birdinv.files import read_csv, read_json, whole_file
 from birdinv.reporting import figures
 from birdinv.reporting.figures import Detection
+from birdinv.reporting.markup import (
+    PERCENT,
+    STYLE,
+    data_uri,
+    escaped,
+    mapping,
+    number,
+    picture_of,
+    table_of,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 _MAX_SOUND_S = 30.0
-_PERCENT = "\N{NO-BREAK SPACE}%"
 
 _CURVES_NOTE = """Read from left to right. Training and validation should fall (losses) or rise
 (accuracy) together; where validation turns back while training goes on, the network has begun to
@@ -64,38 +68,6 @@ _OUTCOMES = {
     "failed": "Training failed: the numbers are those up to the failure.",
 }
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1c2321;--paper:#fff;--soft:#59635f;--line:#d5dbd8;
---card:#f3f6f4;--warn:#fff3d6}
-@media screen and (prefers-color-scheme:dark){:root{--ink:#e6ebe8;--paper:#141817;--soft:#a3aea9;
---line:#39423e;--card:#1f2523;--warn:#46380f}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:1rem 1rem 3rem;max-width:54rem;background:var(--paper);color:var(--ink);
-font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.7rem;line-height:1.2;margin:.6rem 0}
-h2{font-size:1.25rem;margin:2.2rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--line)}
-h3{font-size:1.05rem;margin:1.4rem 0 .4rem}
-.note,figcaption,.card small{color:var(--soft);font-size:.9rem}
-.warn{background:var(--warn);padding:.6rem .8rem;border-radius:.4rem}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:.7rem}
-.card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.7rem .8rem}
-.card b{display:block;font-size:1.7rem;line-height:1.3}.card span,.card small{display:block}
-figure{margin:.8rem 0;max-width:40rem}
-img{display:block;width:100%;height:auto;background:#fff;border-radius:.4rem;
-border:1px solid var(--line)}
-figcaption{margin-top:.4rem}audio{width:100%;max-width:40rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem}
-th,td{padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);text-align:left;
-vertical-align:top}
-.numbers th,.numbers td{text-align:right;font-variant-numeric:tabular-nums;overflow-wrap:normal;
-min-width:5rem}
-.numbers th:first-child,.numbers td:first-child{text-align:left;min-width:7rem}
-summary{cursor:pointer;padding:.4rem 0}
-@media print{body{max-width:none;padding:0}figure,.card,tr{break-inside:avoid}
-h2,h3{break-after:avoid}audio{display:none}.cards{grid-template-columns:repeat(4,1fr)}
-details::details-content{content-visibility:visible;block-size:auto}}
-"""
-
 
 @dataclass(frozen=True)
 class RecordingView:
@@ -122,7 +94,7 @@ def write_report(run: Path, *, recordings: Sequence[RecordingView] = ()) -> Path
         BirdinvError: `run.json` cannot be read, or the page cannot be written.
     """
     facts = read_json(run / "run.json", "the record of a run; give a folder birdinv train made")
-    name = _text(run.resolve().name)
+    name = escaped(run.resolve().name)
     outcome = _OUTCOMES.get(str(facts.get("outcome")))
     evaluations = [
         (f"Results on {kind} recordings", run / f"evaluation-{split}.json")
@@ -137,7 +109,7 @@ def write_report(run: Path, *, recordings: Sequence[RecordingView] = ()) -> Path
         "" if evaluations else "<h2>Results</h2><p>No evaluation yet: run birdinv eval first.</p>",
         f"<h2>How training went</h2>{_shown(_training, run / 'metrics.csv')}",
         "<h2>Recordings</h2>",
-        *(f"<h3>{_text(view.name)}</h3>{_shown(_recording, view)}" for view in recordings),
+        *(f"<h3>{escaped(view.name)}</h3>{_shown(_recording, view)}" for view in recordings),
         "" if recordings else "<p>No recording was given to this page.</p>",
         _settings(facts),
     ]
@@ -146,7 +118,7 @@ def write_report(run: Path, *, recordings: Sequence[RecordingView] = ()) -> Path
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Training report: {name}</title><style>{_STYLE}</style></head><body>
+<title>Training report: {name}</title><style>{STYLE}</style></head><body>
 {chr(10).join(part for part in body if part)}
 </body></html>
 """
@@ -167,16 +139,16 @@ def _shown(build: Callable[[Any], str], source: Any) -> str:
     try:
         return build(source)
     except (BirdinvError, ValueError, TypeError) as error:
-        return f"<p>This cannot be shown: {_text(str(error))}.</p>"
+        return f"<p>This cannot be shown: {escaped(str(error))}.</p>"
 
 
 def _summary(facts: Mapping[str, Any]) -> str:
     """One sentence: what was learned, from how much, how."""
-    counts, config = _mapping(facts.get("counts")), _mapping(facts.get("config"))
+    counts, config = mapping(facts.get("counts")), mapping(facts.get("config"))
     classes = facts.get("classes")
     of = f" of {len(classes)} classes" if isinstance(classes, list) else ""
     learned = [
-        f"{_text(counts[key])} {key.split('_')[0]}"
+        f"{escaped(counts[key])} {key.split('_')[0]}"
         for key in ("labelled_recordings", "unlabelled_recordings")
         if key in counts
     ]
@@ -184,18 +156,18 @@ def _summary(facts: Mapping[str, Any]) -> str:
     if learned:
         sentence += f", learned from {' and '.join(learned)} recordings"
     if "objective" in config:
-        sentence += f" with the {_text(config['objective'])} objective"
+        sentence += f" with the {escaped(config['objective'])} objective"
     if facts.get("best_epoch") is not None:
-        sentence += f"; its best epoch was {_text(facts['best_epoch'])}"
+        sentence += f"; its best epoch was {escaped(facts['best_epoch'])}"
     return sentence + "."
 
 
 def _evaluation(path: Path) -> str:
     """Headline numbers, confusion matrices and the table of classes of one evaluation."""
     result = read_json(path, "the numbers birdinv eval writes")
-    per_class = _mapping(result.get("per_class"))
+    per_class = mapping(result.get("per_class"))
     parts = [_headlines(result, len(per_class))]
-    confusion = _mapping(result.get("confusion_matrix"))
+    confusion = mapping(result.get("confusion_matrix"))
     for unit in ("recordings", "segments"):
         parts.append(f"<h3>Confusions between classes, counted in {unit}</h3>")
         if confusion.get(unit):
@@ -207,39 +179,39 @@ def _evaluation(path: Path) -> str:
     rows = [
         (
             f"{label} *" if label in starred else label,
-            *(_number(_mapping(values).get(key)) for key in _PER_CLASS),
+            *(number(mapping(values).get(key)) for key in _PER_CLASS),
         )
         for label, values in per_class.items()
     ]
-    table = _table(rows, head=("Class", *_PER_CLASS.values()))
+    table = table_of(rows, head=("Class", *_PER_CLASS.values()))
     return "\n".join([*parts, f'<h3>Class by class</h3>{table}<p class="note">{_CLASSES_NOTE}</p>'])
 
 
 def _confusion(matrix: tuple[Sequence[str], Sequence[Sequence[int]]]) -> str:
-    return _picture(figures.confusion_matrix(*matrix), "Confusion matrix", _CONFUSION_NOTE)
+    return picture_of(figures.confusion_matrix(*matrix), "Confusion matrix", _CONFUSION_NOTE)
 
 
 def _headlines(result: Mapping[str, Any], classes: int) -> str:
     cards = []
-    intervals = _mapping(result.get("intervals"))
+    intervals = mapping(result.get("intervals"))
     for key, (name, percent, meaning) in _HEADLINES.items():
         interval = intervals.get(key)
-        span = f"no 95{_PERCENT} interval"
+        span = f"no 95{PERCENT} interval"
         if isinstance(interval, list) and len(interval) == 2 and None not in interval:
-            low, high = (_number(bound, percent=percent) for bound in interval)
-            span = f"95{_PERCENT} interval<br>{low.removesuffix(_PERCENT)}–{high}"
-        value = _number(result.get(key), percent=percent)
+            low, high = (number(bound, percent=percent) for bound in interval)
+            span = f"95{PERCENT} interval<br>{low.removesuffix(PERCENT)}–{high}"
+        value = number(result.get(key), percent=percent)
         cards.append(
             f'<div class="card"><span>{name}</span><b>{value}</b><span>{span}</span>'
             f"<small>{meaning}</small></div>"
         )
     note = (
-        f"Counted on {_number(result.get('recordings'))} recordings "
-        f"({_number(result.get('segments'))} segments). The interval shows how far a number could "
+        f"Counted on {number(result.get('recordings'))} recordings "
+        f"({number(result.get('segments'))} segments). The interval shows how far a number could "
         "move with other recordings of the same kind."
     )
     if classes:
-        chance = _number(1 / classes, percent=True)
+        chance = number(1 / classes, percent=True)
         note += f" Guessing among {classes} classes would be right {chance} of the time."
     return f'<div class="cards">{"".join(cards)}</div><p class="note">{note}</p>'
 
@@ -250,7 +222,7 @@ def _training(path: Path) -> str:
     _, rows = read_csv(path)
     if not rows:
         return "<p>There is no row in metrics.csv: no epoch was completed.</p>"
-    picture = _picture(figures.learning_curves(rows), "Learning curves", _CURVES_NOTE)
+    picture = picture_of(figures.learning_curves(rows), "Learning curves", _CURVES_NOTE)
     return f"<p>Epochs completed: {len(rows)}.</p>{picture}"
 
 
@@ -259,7 +231,7 @@ def _recording(view: RecordingView) -> str:
     samples = figures.floating_samples(view.waveform)
     title = Path(view.name).name
     figure = figures.spectrogram(samples, view.sample_rate, view.detections, title=title)
-    picture = _picture(figure, f"Spectrogram of {view.name} with detections", _SOUND_NOTE)
+    picture = picture_of(figure, f"Spectrogram of {view.name} with detections", _SOUND_NOTE)
     seconds = len(samples) / view.sample_rate
     if seconds > _MAX_SOUND_S:
         return f"{picture}<p>Its {seconds:.0f} s are too long to be played from this page.</p>"
@@ -269,7 +241,7 @@ def _recording(view: RecordingView) -> str:
         file.setsampwidth(2)
         file.setframerate(view.sample_rate)
         file.writeframes(np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes())
-    sound = _data_uri("audio/wav", memory)
+    sound = data_uri("audio/wav", memory)
     return f'{picture}<audio controls preload="metadata" src="{sound}"></audio>'
 
 
@@ -277,55 +249,10 @@ def _settings(facts: Mapping[str, Any]) -> str:
     parts = ["<h2>Settings and origin</h2>"]
     groups = {"counts": "Data", "config": "Settings", "versions": "Library versions"}
     origin = {key: value for key, value in facts.items() if key not in groups}
-    tables = {name: _mapping(facts.get(key)) for key, name in groups.items()} | {"Origin": origin}
+    tables = {name: mapping(facts.get(key)) for key, name in groups.items()} | {"Origin": origin}
     for name, values in tables.items():
         rows = [(key.replace("_", " "), value) for key, value in values.items()]
-        table = _table(rows) if rows else "<p>Nothing of this is in run.json.</p>"
+        table = table_of(rows) if rows else "<p>Nothing of this is in run.json.</p>"
         is_open = " open" if name == "Data" else ""
         parts.append(f"<details{is_open}><summary>{name}</summary>{table}</details>")
     return "\n".join(parts)
-
-
-def _picture(figure: Figure, alt: str, note: str) -> str:
-    """The figure as an embedded PNG; `note` under it tells how to read it."""
-    png = io.BytesIO()
-    with warnings.catch_warnings():
-        # A class name in a script that the font lacks is drawn as boxes; the tables spell it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-    image = f'<img src="{_data_uri("image/png", png)}" alt="{_text(alt)}">'
-    return f"<figure>{image}<figcaption>{note}</figcaption></figure>"
-
-
-def _data_uri(kind: str, content: io.BytesIO) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def _table(rows: Iterable[Sequence[Any]], *, head: Sequence[str] = ()) -> str:
-    """Rows of text; with a head, all columns but the first are numbers."""
-    cells = "".join(f"<th>{_text(cell)}</th>" for cell in head)
-    lines = [f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows]
-    return (
-        f'<div class="scroll" tabindex="0"><table{" class=numbers" if head else ""}>'
-        f"<thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _number(value: Any, *, percent: bool = False) -> str:
-    """A number as people read it; a dash for null and for what is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return "–"
-    if percent:
-        return f"{100 * value:.1f}{_PERCENT}"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: Any) -> str:
-    """Any value as escaped text for an element or a quoted attribute."""
-    if not isinstance(value, str):
-        value = json.dumps(value, ensure_ascii=False)
-    return html.escape(str(value), quote=True)
