@@ -57,7 +57,10 @@ def path(scratch: Path) -> dict[str, Any]:
     for name, arguments in commands.items():
         started = time.perf_counter()
         done = subprocess.run(
-            ["birdinv", *arguments], capture_output=True, text=True, encoding="utf-8"
+            [str(Path(sys.executable).parent / "birdinv"), *arguments],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
         seconds = time.perf_counter() - started
         result[name] = {"exit_code": done.returncode, "seconds": round(seconds, 1)}

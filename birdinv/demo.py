@@ -54,7 +54,7 @@ def run_demo(output: Path, *, seed: int, command: str, say: Callable[[str], None
         )
     say("3/6 training on the waveforms, half of each batch unlabelled")
     run = output / "run"
-    with Progress("train", "steps") as progress:
+    with Progress("train", "steps", digits=0) as progress:
         train(
             Store(output / "store"),
             run,

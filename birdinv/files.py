@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from birdinv.errors import BirdinvError
 
@@ -19,7 +20,7 @@ from birdinv.errors import BirdinvError
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a temporary neighbour of `path` and moves it there if the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[-100:]}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         with open(temporary, mode, **text) as file:
@@ -33,8 +34,9 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path` that becomes `path` if the block ends without error."""
+    path = Path(os.path.realpath(path))  # "." has no name, and a link is no folder to replace
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.mkdir()
         yield temporary
@@ -44,6 +46,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _temporary(path: Path) -> Path:
+    """A free name beside `path`; not made from its name, which may be as long as a name can be."""
+    return path.with_name(f".birdinv-{uuid4().hex}.tmp")
 
 
 def require_new(path: Path, what: str, hint: str = "") -> None:
@@ -60,9 +67,12 @@ def require_new(path: Path, what: str, hint: str = "") -> None:
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:
     """Writes a UTF-8 table with \\n line ends; None becomes an empty cell."""
     with whole_file(path) as file:
-        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+        names = list(columns)
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        quoting = csv.DictWriter(file, names, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:  # a \r in a file name would end the line, and csv quotes only the \n
+            (quoting if any("\r" in str(cell) for cell in row.values()) else writer).writerow(row)
 
 
 def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -102,7 +112,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise BirdinvError(
             f"{path} cannot be read ({error.strerror or error}); expected {what}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BirdinvError(f"{path} is not JSON ({error}); expected {what}") from error
     if not isinstance(value, dict):
         raise BirdinvError(f"{path} holds no JSON object; expected {what}")
@@ -111,6 +121,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 def safe_name(text: str) -> str:
     """`text` as one component of a path that is valid on Linux, macOS and Windows."""
-    name = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text).strip(" .")[:120]
+    name = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text)
+    name = name.encode("utf-8", "replace")[:200].decode("utf-8", "ignore").strip(" .")
     reserved = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE)
     return f"_{name}" if reserved or not name else name

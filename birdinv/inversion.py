@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+# How autograd words that an output does not depend on an input.
+_INDEPENDENT = ("appears to not have been used", "does not require grad")
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -60,8 +63,8 @@ def reconstruct(model: nn.Module, x: Tensor, layers: Sequence[str] = ()) -> Reco
 
     Raises:
         RuntimeError: in inference mode, or where the output does not depend on `x` or a layer.
-        ValueError: an unknown layer, one that was not called exactly once with a tensor as output,
-            or an output that is not `[N, K]`.
+        ValueError: an unknown layer, one that was not called exactly once with a tensor as output
+            or whose output was then changed in place, or logits that are not `[N, K]`.
 
     Reference: INV 5, 6 and 12, MS 7.
     """
@@ -78,22 +81,28 @@ def reconstruct(model: nn.Module, x: Tensor, layers: Sequence[str] = ()) -> Reco
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"the model gave {got}; expected logits [N, K] with N = {len(x)}")
         for name in layers:
-            if len(outputs[name]) != 1 or not isinstance(outputs[name][0], Tensor):
+            if len(outputs[name]) != 1:
                 raise ValueError(
-                    f"layer {name!r} gave {len(outputs[name])} outputs in one pass; expected one "
-                    "tensor: name a layer that is called once"
+                    f"layer {name!r} was called {len(outputs[name])} times in one pass; expected "
+                    "once: name a layer that is"
                 )
-        points = [start, *(outputs[name][0] for name in layers)]
+            z, version = outputs[name][0]
+            if z._version != version:
+                raise ValueError(
+                    f"the output of layer {name!r} was changed in place by what follows it; use "
+                    "inplace=False there, or name the layer that changes it"
+                )
+        points = [start, *(outputs[name][0][0] for name in layers)]
         try:
             gradients = torch.autograd.grad(
                 0.5 * logits.square().sum(), points, create_graph=create_graph
             )
         except RuntimeError as error:
-            if "appears to not have been used" not in str(error):
+            if not any(text in str(error) for text in _INDEPENDENT):
                 raise
             raise RuntimeError(
                 f"the logits do not depend on the input or on one of the layers {list(layers)}: "
-                "is something detached on the way?"
+                "is something detached on the way, or computed under torch.no_grad()?"
             ) from error
     if not create_graph:
         logits, points = logits.detach(), [point.detach() for point in points]
@@ -102,21 +111,28 @@ def reconstruct(model: nn.Module, x: Tensor, layers: Sequence[str] = ()) -> Reco
 
 
 @contextmanager
-def _captured(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collects the outputs of named layers while it is open; hooks go away however it ends."""
+def _captured(
+    model: nn.Module, layers: Sequence[str]
+) -> Iterator[dict[str, list[tuple[Tensor, int]]]]:
+    """Collects (output, its version) of named layers while open; hooks go away however it ends."""
     modules = dict(model.named_modules())
     unknown = [name for name in layers if name not in modules or not name]
     if unknown:
         raise ValueError(
             f"the model has no layers {unknown}; see model.named_modules() for their names"
         )
-    outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
+    outputs: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in layers}
     handles = []
     try:
         for name in outputs:
 
-            def keep(_module: object, _args: object, z: Tensor, name: str = name) -> None:
-                outputs[name].append(z)
+            def keep(_module: object, _args: object, z: object, name: str = name) -> None:
+                if not isinstance(z, Tensor):
+                    raise ValueError(
+                        f"layer {name!r} gave a {type(z).__name__}; expected a tensor: name a "
+                        "layer that gives one"
+                    )
+                outputs[name].append((z, z._version))
 
             handles.append(modules[name].register_forward_hook(keep))
         yield outputs

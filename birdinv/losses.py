@@ -37,9 +37,8 @@ class Terms:
 
 def cross_entropy(log_probs: Tensor, y: Tensor) -> Tensor:
     """`−log ŷ_y`, the mean over labelled samples; 0 without any (SPL 16)."""
-    labelled = y != UNLABELED
-    picked = log_probs.gather(1, y.clamp(min=0)[:, None])[:, 0]
-    return -torch.where(labelled, picked, 0.0).sum() / labelled.sum().clamp(min=1)
+    labelled = (y != UNLABELED).sum().clamp(min=1)
+    return functional.nll_loss(log_probs, y, ignore_index=UNLABELED, reduction="sum") / labelled
 
 
 def entropy(log_probs: Tensor, y: Tensor) -> Tensor:
@@ -96,12 +95,19 @@ class WeightedObjective:
             rebuilt = squared_distance(back.x_hat, x, reduction=self.reduction)
         else:
             logits = model(x)
+        _check_range(y, logits)
         log_probs = functional.log_softmax(logits, dim=1)
         ce, e = cross_entropy(log_probs, y), entropy(log_probs, y)
         total = alpha * ce + (1 - alpha) * (1 - beta) * e
         if rebuilt is not None:
             total = total + (1 - alpha) * beta * rebuilt
-        return _terms(total, ce, e if (1 - alpha) * (1 - beta) > 0 else None, rebuilt, logits)
+        return _terms(
+            total,
+            ce if alpha > 0 else None,
+            e if (1 - alpha) * (1 - beta) > 0 else None,
+            rebuilt,
+            logits,
+        )
 
 
 class ParameterFreeObjective:
@@ -129,6 +135,9 @@ class ParameterFreeObjective:
         """The objective on inputs `x [N, C, *S]` with labels `y [N]`."""
         _check(x, y)
         back = reconstruct(model, x, self._layers(model))
+        _check_range(y, back.logits)
+        if back.logits.shape[1] < 2:
+            raise ValueError("the model gave one logit; expected at least two, for 1 / log K")
         log_probs = functional.log_softmax(back.logits, dim=1)
         ce, e = cross_entropy(log_probs, y), entropy(log_probs, y)
         pairs = [(x, back.x_hat), *back.layers.values()]
@@ -152,11 +161,11 @@ class ParameterFreeObjective:
 
 
 def _terms(
-    total: Tensor, ce: Tensor, e: Tensor | None, rebuilt: Tensor | None, logits: Tensor
+    total: Tensor, ce: Tensor | None, e: Tensor | None, rebuilt: Tensor | None, logits: Tensor
 ) -> Terms:
     return Terms(
         total,
-        ce.detach(),
+        None if ce is None else ce.detach(),
         None if e is None else e.detach(),
         None if rebuilt is None else rebuilt.detach(),
         logits.detach(),
@@ -168,4 +177,14 @@ def _check(x: Tensor, y: Tensor) -> None:
         raise ValueError(
             f"labels of shape {tuple(y.shape)} and type {y.dtype} for {len(x)} inputs; expected "
             f"int64 [{len(x)}], {UNLABELED} where there is no label"
+        )
+
+
+def _check_range(y: Tensor, logits: Tensor) -> None:
+    # On a GPU looking would mean waiting; there `nll_loss` itself stops on such a label.
+    classes = logits.shape[1]
+    if y.device.type == "cpu" and len(y) and not UNLABELED <= y.min() <= y.max() < classes:
+        raise ValueError(
+            f"labels from {int(y.min())} to {int(y.max())} for {classes} logits; expected 0 to "
+            f"{classes - 1}, {UNLABELED} where there is no label"
         )

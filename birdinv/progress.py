@@ -9,23 +9,29 @@ from typing import Any
 from tqdm import tqdm
 
 LINE_EVERY_S = 10.0
+# tqdm's own formats write no decimals for hours and 1.2e+04 for steps.
+BAR = "{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{n:.{d}f}}/{{total:.{d}f}} {{unit}} "
+BAR += "{{elapsed}}<{{remaining}}{{postfix}}"
+NO_TOTAL = "{{desc}}: {{n:.{d}f}} {{unit}} {{elapsed}}{{postfix}}"
 
 
 class Progress:
-    """Counts work on stderr in `unit`; `total` may be corrected as better estimates come."""
+    """Counts work on stderr in `unit`; `total` may be corrected as better estimates come.
 
-    def __init__(self, description: str, unit: str, total: float | None = None) -> None:
-        self._description, self._unit = description, unit
-        self._done, self._total = 0.0, total
+    Args:
+        digits: decimals of the counts.
+    """
+
+    def __init__(self, description: str, unit: str, *, digits: int = 2) -> None:
+        self._description, self._unit, self._digits = description, unit, digits
+        self._done = 0.0
+        self._total: float | None = None
         self._started = self._spoke = time.monotonic()
         self._note = ""
         self._bar: Any = None
         if sys.stderr.isatty():
-            form = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total:.4g} {unit} "
-            form += "{elapsed}<{remaining}{postfix}"
-            self._bar = tqdm(
-                desc=description, unit=unit, total=total, bar_format=form, dynamic_ncols=True
-            )
+            form = NO_TOTAL.format(d=digits)
+            self._bar = tqdm(desc=description, unit=unit, bar_format=form, dynamic_ncols=True)
 
     def update(self, amount: float, *, total: float | None = None, note: str | None = None) -> None:
         """`amount` more is done; `note` is a short text behind the bar."""
@@ -34,19 +40,14 @@ class Progress:
         self._note = self._note if note is None else note
         if self._bar is not None:
             self._bar.total = self._total
+            form = NO_TOTAL if self._total is None else BAR
+            self._bar.bar_format = form.format(d=self._digits)
             if note is not None:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(amount)
         elif time.monotonic() - self._spoke >= LINE_EVERY_S:
             self._spoke = time.monotonic()
             self._say()
-
-    def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leaves the last state standing."""
@@ -55,10 +56,11 @@ class Progress:
             self._bar = None
 
     def _say(self) -> None:
-        total = f" of {self._total:.4g}" if self._total else ""
+        counts = [self._done] if self._total is None else [self._done, self._total]
+        done = " of ".join(f"{count:.{self._digits}f}" for count in counts)
         elapsed = time.monotonic() - self._started
         print(
-            f"{self._description}: {self._done:.4g}{total} {self._unit}, {elapsed:.0f} s"
+            f"{self._description}: {done} {self._unit}, {elapsed:.0f} s"
             + (f", {self._note}" if self._note else ""),
             file=sys.stderr,
             flush=True,

@@ -16,12 +16,13 @@ from .options import ANY_PATH, command_line, common, summary
 @click.option("--seed", default=0, show_default=True)
 @common
 def command(output: Path, seed: int) -> int:
-    """Run the whole path on a small synthetic bird chorus, in less than two minutes.
+    """Run the whole path on a small synthetic bird chorus.
 
     Six invented species, labelled, unlabelled and deliberately damaged files: segment, train, eval,
-    predict, report.
+    predict, report, in less than two minutes.
     """
     from birdinv.demo import run_demo
+    from birdinv.reporting.text import evaluation_text
 
     made = run_demo(
         output,
@@ -29,7 +30,7 @@ def command(output: Path, seed: int) -> int:
         command=command_line(),
         say=lambda text: click.echo(text, err=True),
     )
-    click.echo(made.evaluation.to_text())
+    click.echo(evaluation_text(made.evaluation))
     click.echo(f"\nsegment: {summary(made.segmented.statuses)}")
     click.echo(f"predict: {summary(made.predicted.statuses)}; the damaged ones:")
     for file in made.predicted.files:

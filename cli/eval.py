@@ -23,14 +23,13 @@ def command(run: Path, split: str, store: Path | None, as_json: bool) -> int:
     all choices are made; until then use --split valid.
     """
     from birdinv.audio.store import Store
-    from birdinv.reporting.page import write_report
+    from birdinv.reporting.text import evaluation_text
     from birdinv.training.scoring import evaluate_run
 
     result = evaluate_run(run, split=split, store=Store(store) if store is not None else None)
-    write_report(run)
     if as_json:
         click.echo(json.dumps({"split": split, **result.to_dict()}, ensure_ascii=False, indent=2))
     else:
         click.echo(f"{split} set of {run}")
-        click.echo(result.to_text())
+        click.echo(evaluation_text(result))
     return 0

@@ -39,15 +39,17 @@ def birdinv() -> None:
     """Learn bird song from few labels and many unlabelled recordings.
 
     \b
-    birdinv demo                                    the whole path on synthetic birds
-    birdinv segment recordings/ -o store            recordings -> store
-    birdinv train store -o run                      store -> trained network
-    birdinv eval run                                honest metrics
-    birdinv predict run new_recordings/ -o tables   tables of detections
+    birdinv demo                             the whole path on synthetic birds
+    birdinv segment recordings/ -o store     recordings -> store
+    birdinv train store -o run               store -> trained network
+    birdinv eval run                         honest metrics
+    birdinv predict run field/ -o tables     tables of detections
 
     \b
-    Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some files were not fully read;
-    4 nothing could be read; 130 interrupted, state saved.
+    Exit codes:
+      0 done                 3 done, but some files were not fully read
+      1 failed               4 nothing could be read
+      2 wrong usage        130 interrupted, state saved
     """
 
 
@@ -90,5 +92,6 @@ def _fail(sentence: str, code: int, state: dict[str, Any]) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"birdinv: {sentence}", file=sys.stderr)
+    one_line = " ".join(line.strip() for line in sentence.splitlines())
+    print(f"birdinv: {one_line}", file=sys.stderr)
     return code

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 import click
 
-from birdinv.errors import BirdinvError
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -56,33 +54,46 @@ def _read_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BirdinvError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise click.UsageError(f"{path} cannot be read: {error.strerror or error}", ctx) from error
     except ValueError as error:
-        raise BirdinvError(f"{path} is not TOML: {error}") from error
+        raise click.UsageError(f"{path} is not TOML: {error}", ctx) from error
     from .main import COMMANDS
 
     # One file may serve several commands: a table named after a command is that command's alone.
-    own = content.pop(ctx.command.name or "", {}) if content else {}
-    for name in COMMANDS:
-        content.pop(name, None)
-    if not isinstance(own, dict):
-        raise BirdinvError(f"{path}: [{ctx.command.name}] is not a table")
+    own: dict[str, Any] = {}
+    for command in COMMANDS:
+        if isinstance(content.get(command), dict):  # `segment = 0.5` is an option
+            table = content.pop(command)
+            own = table if command == ctx.command.name else own
     known = {
-        param.name: param
+        name.removeprefix("--"): param
         for param in ctx.command.params
         if isinstance(param, click.Option) and param.name not in ("config", "debug", "help")
+        for name in param.opts
+        if name.startswith("--")
     }
     defaults: dict[str, Any] = {}
     for key, value in {**content, **own}.items():
-        name = key.replace("-", "_")
+        name = key.replace("_", "-")
         if name not in known:
-            near = difflib.get_close_matches(name, [str(k) for k in known], 1)
-            guess = f"did you mean {near[0].replace('_', '-')}?" if near else "see --help"
-            raise BirdinvError(
-                f"{path} sets {key!r}, which `birdinv {ctx.command.name}` does not know; {guess}"
+            near = difflib.get_close_matches(name, known, 1)
+            guess = f"did you mean {near[0]}?" if near else "see --help"
+            raise click.UsageError(
+                f"{path} sets {key!r}, which `birdinv {ctx.command.name}` does not know; {guess}",
+                ctx,
             )
-        defaults[name] = value
+        defaults[str(known[name].name)] = _as_typed(value, known[name])
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+def _as_typed(value: Any, option: click.Option) -> Any:
+    """A TOML value as it would stand on the command line, so that 2.5 epochs are refused there."""
+    if isinstance(value, bool) and option.is_flag:
+        return value
+    if isinstance(value, list):
+        texts = [str(item) for item in value]
+        return texts if option.multiple else ",".join(texts)
+    return [str(value)] if option.multiple else str(value)
 
 
 def command_line() -> str:

@@ -13,10 +13,9 @@ from .options import ANY_PATH, batch_exit_code, command_line, common, summary, w
 def _merge(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
     if text == "all":
         return 0
-    try:
-        return max(1, int(text))
-    except ValueError:
-        raise click.BadParameter(f"{text!r}; give a number of windows, or all") from None
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r}; give a number of windows from 1, or all")
+    return int(text)
 
 
 @click.command("predict")
@@ -56,9 +55,10 @@ def command(
     merge: int,
     workers: int,
 ) -> int:
-    """Write tables of detections for recordings, with a RUN or a model folder.
+    """Write tables of the birds in recordings.
 
-    Every input gets a row in files.csv, whatever became of it.
+    RUN is a run of `birdinv train`, or the model folder of one. Every input gets a row in
+    files.csv, whatever became of it.
     """
     from birdinv.prediction.run import predict
     from birdinv.prediction.tables import Choice

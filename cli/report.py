@@ -15,7 +15,10 @@ from .options import ANY_PATH, common
 @click.option("--min-conf", default=0.25, show_default=True, help="Of the detections shown.")
 @common
 def command(run: Path, recordings: tuple[Path, ...], min_conf: float) -> int:
-    """Write report.html into a RUN: learning curves, metrics, and recordings to look at."""
+    """Write the HTML page of a run.
+
+    RUN/report.html shows learning curves, metrics and the RECORDINGs with what is heard in them.
+    """
     from birdinv.reporting.page import write_report
     from birdinv.reporting.recordings import view_recording
 

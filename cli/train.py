@@ -24,7 +24,10 @@ from .options import ANY_PATH, command_line, common, warn
     "--beta", default=0.3, show_default=True, help="weighted: reconstruction against entropy."
 )
 @click.option(
-    "--labels-per-class", type=int, metavar="N", help="Hide the labels of all but N recordings."
+    "--labels-per-class",
+    type=int,
+    metavar="N",
+    help="Hide the labels of all but N recordings of each class.",
 )
 @click.option("--epochs", default=30, show_default=True, help="Passes over the larger set.")
 @click.option("--batch-size", default=128, show_default=True)
@@ -60,7 +63,7 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     config = TrainConfig(**settings)  # type: ignore[arg-type]  # click has converted them
-    with Progress("train", "steps") as progress:
+    with Progress("train", "steps", digits=0) as progress:
         result = train(
             Store(store),
             output,

@@ -23,7 +23,8 @@ HOP = 128
 LEVEL = 0.2
 PERCENTILE = 95
 FLATNESS = 0.3
-CHUNK_SEGMENTS = 256
+CHUNK_SAMPLES = 1 << 18  # looked at in one go, whatever the windows
+CHUNK_FRAMES = 4096
 
 _WINDOW = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)).astype(np.float32)  # Hann
 _FLOOR = np.float32(1e-10)  # power below which a bin is silence, for samples of full scale 1
@@ -34,9 +35,10 @@ def frame_energy(samples: np.ndarray) -> np.ndarray:
     halves = len(samples) // HOP
     if halves < 2:
         return np.zeros(0, np.float32)
-    blocks = samples[: halves * HOP].reshape(halves, HOP).astype(np.float32)
-    total = blocks.sum(axis=1, dtype=np.float64)
-    square = np.einsum("ij,ij->i", blocks, blocks).astype(np.float64)
+    # Sums of whole numbers, exact in float64; in float32 an offset would leave a variance behind.
+    blocks = samples[: halves * HOP].reshape(halves, HOP).astype(np.float64)
+    total = blocks.sum(axis=1)
+    square = np.einsum("ij,ij->i", blocks, blocks)
     mean = (total[:-1] + total[1:]) / FRAME
     variance = (square[:-1] + square[1:]) / FRAME - mean**2
     energy: np.ndarray = np.maximum(variance, 0).astype(np.float32)
@@ -113,9 +115,10 @@ def active_segments(samples: np.ndarray, windows: Windows, first: int, level: fl
     np.add.at(edges, lo[loud], 1)
     np.add.at(edges, hi[loud], -1)
     wanted = np.flatnonzero(np.cumsum(edges)[:-1] > 0)
-    frames = np.lib.stride_tricks.sliding_window_view(samples_on_grid, FRAME)[wanted * HOP]
+    views = np.lib.stride_tricks.sliding_window_view(samples_on_grid, FRAME)
     weighted = np.zeros(len(energy))
-    weighted[wanted] = energy[wanted] * frame_flatness(frames)
+    for some in np.split(wanted, range(CHUNK_FRAMES, len(wanted), CHUNK_FRAMES)):
+        weighted[some] = energy[some] * frame_flatness(views[some * HOP])
     sums = np.concatenate([[0.0], np.cumsum(weighted)])
     return np.asarray(loud & (sums[hi] - sums[lo] < FLATNESS * total))
 
@@ -137,8 +140,9 @@ def active_spans(
     count = windows.count(samples)
     if level <= 0:
         return spans
-    for first in range(0, count, CHUNK_SEGMENTS):
-        last = min(first + CHUNK_SEGMENTS, count)
+    chunk = max(1, CHUNK_SAMPLES // windows.hop)
+    for first in range(0, count, chunk):
+        last = min(first + chunk, count)
         end = (last - 1) * windows.hop + windows.segment
         active = active_segments(read(first * windows.hop, end), windows, first, level)
         for number in first + np.flatnonzero(active):

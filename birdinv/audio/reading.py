@@ -32,6 +32,7 @@ STATUSES: tuple[Status, ...] = ("ok", "partial", "empty", "unreadable")
 
 BLOCK_FRAMES = 65536
 SMALL_BLOCK = 1024
+LOUDEST = 1e9  # × full scale: no sound, and its square would not fit a float32
 RATES_HZ = (1_000, 1_000_000)  # outside, a header is broken, and resampling could fill the memory
 READABLE = frozenset(
     [
@@ -58,8 +59,8 @@ class Verdict:
 class Reader:
     """Iterates over one recording as float32 `[n]` blocks, the mean of its channels, full scale 1.
 
-    After the iteration `verdict` says how it went. Samples that are not finite become 0 and make
-    the recording partial. Nothing about the file's content raises.
+    After the iteration `verdict` says how it went. Samples that are not finite (or beyond 10⁹ ×
+    full scale) become 0 and make the recording partial. Nothing about the file's content raises.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +70,7 @@ class Reader:
         problem = _refusal(path)
         if problem is None:
             try:
-                self._file = soundfile.SoundFile(path)
+                self._file = _opened(path)
             except soundfile.SoundFileError as error:
                 problem = _sentence(path, error)
             except (OSError, RuntimeError, ValueError, TypeError) as error:
@@ -116,8 +117,12 @@ class Reader:
                 if frames == SMALL_BLOCK or again:
                     break
                 # A block that fails is lost whole: once more from the start, in small ones.
+                try:
+                    again_from_start = _opened(self.path)
+                except (soundfile.SoundFileError, OSError, RuntimeError):
+                    break
                 file.close()
-                self._file = file = soundfile.SoundFile(self.path)
+                self._file = file = again_from_start
                 frames, again, broke = SMALL_BLOCK, read, ""
                 continue
             if len(block) == 0:
@@ -127,15 +132,28 @@ class Reader:
                 again, block = again - known, block[known:]
                 if len(block) == 0:
                     continue
-            mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
-            # The sum is not finite whenever a sample is not: one pass for the usual clean block.
-            if not np.isfinite(mono.sum(dtype=np.float64)):
-                bad = ~np.isfinite(mono)
-                nonfinite += int(bad.sum())
-                mono = np.where(bad, np.float32(0), mono)
+            mono, bad = _mono(block)
+            nonfinite += bad
             read += len(mono)
             yield mono
         self.verdict = _judge(self.path, file, read, nonfinite, broke)
+
+
+def _opened(path: Path) -> soundfile.SoundFile:
+    # soundfile itself cannot encode a file name that is not UTF-8.
+    return soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
+
+
+def _mono(block: np.ndarray) -> tuple[np.ndarray, int]:
+    """(mean of the channels `[n]` of a block `[n, C]`, how many of its samples had to become 0)."""
+    with np.errstate(over="ignore", invalid="ignore"):  # such samples are what is looked for
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        power = np.vdot(mono, mono)
+    # No sample is larger than the root of the sum: one pass for the usual clean block.
+    if power < LOUDEST**2:
+        return mono, 0
+    bad = ~(np.abs(mono) < LOUDEST)
+    return np.where(bad, np.float32(0), mono), int(bad.sum())
 
 
 def _judge(path: Path, file: soundfile.SoundFile, read: int, nonfinite: int, broke: str) -> Verdict:
@@ -148,9 +166,9 @@ def _judge(path: Path, file: soundfile.SoundFile, read: int, nonfinite: int, bro
     container = sound_bytes(path)
     if container is not None:
         promised, present = container
-        if promised == 0 and present > 1024 and read == 0:
+        if promised < present and (promised or not read):
             problems.append(
-                f"the header declares 0 bytes of audio but {present} bytes follow it: "
+                f"the header declares {promised} bytes of audio but {present} bytes follow it: "
                 "the recorder did not close the file; repair its header"
             )
         elif promised > present:
@@ -165,7 +183,9 @@ def _judge(path: Path, file: soundfile.SoundFile, read: int, nonfinite: int, bro
             f"damaged: {read / rate:.3f} of the {declared / rate:.3f} declared seconds can be read"
         )
     if nonfinite:
-        problems.append(f"{nonfinite} of {read} samples were not finite and became 0")
+        problems.append(
+            f"{nonfinite} of {read} samples were not finite, or as good as infinite, and became 0"
+        )
     status: Status
     if read == 0:
         status = "empty"
@@ -188,10 +208,12 @@ def _refusal(path: Path) -> str | None:
     """Why `path` is not even worth opening, or None."""
     try:
         info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            return "not a regular file"  # opening a pipe would wait for ever
+        with open(path, "rb"):  # libsndfile says "System error" of a file that it may not open
+            pass
     except OSError as error:
         return f"cannot be opened: {error.strerror or error}"
-    if not stat.S_ISREG(info.st_mode):
-        return "not a regular file"  # opening a pipe would wait for ever
     if info.st_size == 0:
         return "the file has 0 bytes"
     if path.suffix.lower() in FOREIGN:

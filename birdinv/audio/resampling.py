@@ -15,6 +15,7 @@ import numpy as np
 import soxr
 
 FULL_SCALE = 32767
+PIECE = 65536  # samples
 AHEAD = 8  # blocks decoded before they are asked for: at most 2 MB
 
 
@@ -29,8 +30,10 @@ def resampled(
         yield from blocks
         return
     resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    piece = max(1024, PIECE * source_rate // sample_rate)  # what comes out is never much longer
     for block in blocks:
-        yield resampler.resample_chunk(block)
+        for start in range(0, len(block), piece):
+            yield resampler.resample_chunk(block[start : start + piece])
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 

@@ -39,10 +39,11 @@ def find_sources(inputs: Sequence[Path]) -> Sources:
     audio do. Hidden files (`._x.wav` of macOS) do not.
 
     Raises:
-        BirdinvError: an input does not exist.
+        BirdinvError: an input does not exist, or two of them lead to the same recording.
         NothingReadable: there is no audio file in all of the inputs.
     """
     found: dict[str, Source] = {}
+    reached: dict[str, Path] = {}  # real path → the input that led there first
     others = 0
     roots = _unique_names(inputs)
     for root, prefix in roots:
@@ -57,8 +58,17 @@ def find_sources(inputs: Sequence[Path]) -> Sources:
             below = [path.name] if path == root else [*path.relative_to(root).parts]
             # A name that came from the file system undecodable could not be written to a table.
             name = "/".join([*prefix, *below]).encode("utf-8", "backslashreplace").decode()
-            if name not in found:
-                found[name] = Source(path, name, root)
+            first = reached.setdefault(os.path.realpath(path), root)
+            if first != root:
+                raise BirdinvError(
+                    f"{path} would be read twice: it lies in {first} and in {root}; "
+                    "give inputs that do not overlap"
+                )
+            if name in found:
+                raise BirdinvError(
+                    f"{path} and {found[name].path} would both be called {name}; rename one"
+                )
+            found[name] = Source(path, name, root)
     if not found:
         where = ", ".join(str(root) for root in inputs)
         raise NothingReadable(

@@ -86,7 +86,7 @@ class Store:
             for row in read_csv(path / "spans.csv")[1]:
                 span = int(row["start"]), int(row["end"])
                 self.spans.setdefault(row["file"], []).append(span)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BirdinvError(
                 f"{path} is damaged ({type(error).__name__}: {error}); segment the recordings again"
             ) from error
@@ -94,6 +94,12 @@ class Store:
 
     def _check(self) -> None:
         frames = {recording.file: recording.frames for recording in self.recordings}
+        lengths = (self.sample_rate, self.windows.segment, self.windows.hop)
+        if min(lengths) < 1 or any(r.offset < 0 or r.frames < 0 for r in self.recordings):
+            raise BirdinvError(
+                f"{self.path} is damaged (a rate, length or offset that cannot be); "
+                "segment the recordings again"
+            )
         end = max((r.offset + r.frames for r in self.recordings), default=0)
         if end > len(self.audio):
             raise BirdinvError(
@@ -111,12 +117,17 @@ class Store:
         try:
             if path.stat().st_size <= HEADER_BYTES:
                 return np.zeros(0, np.int16)
-            audio = np.load(path, mmap_mode="r", allow_pickle=False)
+            audio = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError) as error:
             raise BirdinvError(
                 f"{path} cannot be read ({error}); segment the recordings again"
             ) from error
-        return np.asarray(audio) if audio.dtype == np.int16 else audio.astype(np.int16)
+        if audio.dtype != np.dtype("<i2") or audio.ndim != 1:
+            raise BirdinvError(
+                f"{path} holds {audio.ndim}-dimensional {audio.dtype}, expected a row of int16; "
+                "segment the recordings again"
+            )
+        return np.asarray(audio)
 
     def segment_starts(self, recording: Recording) -> np.ndarray:
         """First samples (int64 `[S]`, positions in `audio`) of one recording's segments."""
@@ -269,6 +280,8 @@ def _with_notes(
 
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes, "" where they cannot be read."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        return ""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

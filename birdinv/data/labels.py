@@ -66,7 +66,9 @@ def labels_from_folders(sources: Sequence[Source]) -> Labels:
         real = Path(os.path.realpath(root))
         own = real.parent.name if root.is_file() else real.name
         for source, parts in zip(members, below, strict=True):
-            known[source.name] = Label(own if len(parts) <= 1 else parts[0])
+            label = own if len(parts) <= 1 else parts[0]
+            # A name that came from the file system undecodable could not be written to a table.
+            known[source.name] = Label(label.encode("utf-8", "backslashreplace").decode())
     return Labels(known)
 
 
@@ -80,12 +82,12 @@ def labels_from_csv(
 ) -> Labels:
     """Reads `file,label[,start_s,end_s][,split][,group]`; other columns are left alone.
 
-    A file is looked for below each input, beside the CSV, and as it stands. Recordings the table
-    does not name have no label. An empty label means unlabelled.
+    A file is named as `recordings.csv` will name it, or by its path from an input, from the CSV or
+    from here. Recordings the table does not name have no label. An empty label means unlabelled.
 
     Raises:
-        BirdinvError: a column is missing, a cell cannot be understood, a file has two labels, two
-            groups or two splits, a group lies in two splits.
+        BirdinvError: a column is missing, a cell cannot be understood, a name fits two recordings,
+            a file has two labels, two groups or two splits, a group lies in two splits.
     """
     columns, rows = read_csv(path)
     for option, column in (
@@ -103,7 +105,9 @@ def labels_from_csv(
     if group_column is None and "group" in columns:
         group_column = "group"
     by_path = {os.path.normcase(os.path.realpath(source.path)): source.name for source in sources}
-    roots = list(dict.fromkeys([*(source.root for source in sources), path.parent, Path()]))
+    names = {source.name for source in sources}
+    folders = (s.root if s.root.is_dir() else s.root.parent for s in sources)
+    roots = list(dict.fromkeys([*folders, path.parent, Path()]))
     known: dict[str, Label] = {}
     missing: dict[str, Label] = {}
     for number, row in enumerate(rows, start=2):
@@ -111,8 +115,16 @@ def labels_from_csv(
         if not row[file_column].strip():
             raise BirdinvError(f"{where} names no file in its column {file_column!r}")
         file = row[file_column].strip()
-        found = (by_path.get(os.path.normcase(os.path.realpath(root / file))) for root in roots)
-        name = next((name for name in found if name is not None), None)
+        if "\0" in file:
+            raise BirdinvError(f"{where} names the file {file!r}; expected a path")
+        paths = (os.path.normcase(os.path.realpath(root / file)) for root in roots)
+        found = {file} if file in names else {by_path[p] for p in paths if p in by_path}
+        if len(found) > 1:
+            raise BirdinvError(
+                f"{where} names {file}, which may be {' or '.join(sorted(found))}; write one of "
+                "these, and a line for each that is meant"
+            )
+        name = next(iter(found), None)
         split = row.get("split", "").strip()
         if split not in ("", *SPLITS):
             raise BirdinvError(
@@ -157,8 +169,19 @@ def _merged(old: Label, new: Label, file: str, where: str) -> Label:
         old.label,
         old.group,
         old.split,
-        tuple(sorted(old.stretches + new.stretches)) if both else (),
+        _union(old.stretches + new.stretches) if both else (),
     )
+
+
+def _union(stretches: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """The same seconds as stretches apart: what is annotated twice is not to be used twice."""
+    apart: list[tuple[float, float]] = []
+    for start, end in sorted(stretches):
+        if apart and start <= apart[-1][1]:
+            apart[-1] = apart[-1][0], max(apart[-1][1], end)
+        else:
+            apart.append((start, end))
+    return tuple(apart)
 
 
 def _require_one_split_a_group(path: Path, known: Mapping[str, Label]) -> None:

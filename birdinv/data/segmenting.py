@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from birdinv.audio.store import Recording, Stored, StoreWriter
 from birdinv.audio.windows import Windows
 from birdinv.data.labels import Label, Labels, is_non_event, labels_from_csv, labels_from_folders
 from birdinv.data.splits import Item, draw_splits
-from birdinv.errors import BirdinvError
+from birdinv.errors import BirdinvError, Interrupted
 from birdinv.files import require_new, safe_name, whole_file, whole_folder
 from birdinv.progress import Progress
 
@@ -78,6 +78,7 @@ def segment(
         export: also writes every segment as a WAV file, below `output/segments`.
 
     Raises:
+        Interrupted: on Ctrl-C; nothing is left behind.
         BirdinvError: bad settings, inputs or labels; `output` exists.
     """
     if not RATES_HZ[0] <= settings.sample_rate <= RATES_HZ[1]:
@@ -88,6 +89,7 @@ def segment(
     windows = Windows.from_seconds(settings.segment_s, settings.overlap, settings.sample_rate)
     draw_splits([], settings.fractions, settings.seed)  # refuses bad fractions before hours of work
     require_new(output, "store")
+    _require_apart(inputs, unlabelled)
     sources = find_sources([*inputs, *unlabelled])
     known = _labels([s for s in sources.found if s.root not in unlabelled], labels, columns)
     named = f"named in {labels.name}, but not found below the inputs" if labels else ""
@@ -100,9 +102,10 @@ def segment(
                 for s in sources.found
             ]
             recordings += [_missing(file, label, named) for file, label in known.missing.items()]
-            recordings = _with_splits(sorted(recordings, key=lambda r: r.file), settings)
+            recordings.sort(key=lambda r: r.file)
             spans = {r.file: stored[r.file].spans for r in recordings if r.file in stored}
             segments = {f: sum(windows.count(b - a) for a, b in own) for f, own in spans.items()}
+            recordings = _with_splits(recordings, segments, settings)
             usable = [r for r in recordings if segments.get(r.file)]
             classes = sorted({r.label for r in usable if r.label})
             if export:
@@ -120,12 +123,28 @@ def segment(
                     "seed": settings.seed,
                 },
             )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted; {output} was not written, run the same again"
+            ) from None
         finally:
             writer.close()
     warnings = _warnings(recordings, usable, labels)
     if sources.others:
-        warnings.append(f"{sources.others} other files beside the recordings were passed over")
+        warnings.append(f"other files beside the recordings, passed over: {sources.others}")
     return Segmented(recordings, segments, classes, warnings)
+
+
+def _require_apart(inputs: Sequence[Path], unlabelled: Sequence[Path]) -> None:
+    """Refuses recordings that would be labelled and unlabelled at once."""
+    for own in inputs:
+        for other in unlabelled:
+            a, b = Path(os.path.realpath(own)), Path(os.path.realpath(other))
+            if a.is_relative_to(b) or b.is_relative_to(a):
+                raise BirdinvError(
+                    f"{own} and --unlabelled {other} overlap, so that recordings would count "
+                    "twice; give folders that lie apart"
+                )
 
 
 def _labels(sources: Sequence[Source], labels: Path | None, columns: Columns) -> Labels:
@@ -217,22 +236,29 @@ def _missing(file: str, label: Label, reason: str) -> Recording:
     )
 
 
-def _with_splits(recordings: Sequence[Recording], settings: SegmentSettings) -> list[Recording]:
+def _with_splits(
+    recordings: Sequence[Recording], segments: Mapping[str, int], settings: SegmentSettings
+) -> list[Recording]:
     """Draws a split for every labelled recording that has none; unlabelled ones serve training.
 
-    Only recordings with sound take part, so that an unreadable one changes nobody's split. Two
-    copies of one file count as one group: they must not lie on two sides.
+    Only recordings with segments take part, so that an unreadable one changes nobody's split. Two
+    copies of one file count as one group. A group lies on one side whole, its unlabelled recordings
+    too: those of a test group are not trained on.
     """
-    given = {r.group: r.split for r in recordings if r.group and r.split}
-    recordings = [replace(r, split=r.split or given.get(r.group, "")) for r in recordings]
+
+    def group(recording: Recording) -> str:
+        return recording.group or recording.sha256 or recording.file
+
+    sides = {group(r): r.split for r in recordings if r.split}
     items = [
-        Item(r.file, r.label, r.group or r.sha256)
+        Item(r.file, r.label, group(r))
         for r in recordings
-        if r.label and not r.split and r.frames
+        if r.label and not r.split and group(r) not in sides and segments.get(r.file)
     ]
     drawn = draw_splits(items, settings.fractions, settings.seed)
+    sides |= {item.group: drawn[item.name] for item in items}
     return [
-        replace(r, split=r.split or drawn.get(r.file, "" if r.label else "train"))
+        replace(r, split=r.split or sides.get(group(r), "" if r.label else "train"))
         for r in recordings
     ]
 
@@ -245,10 +271,14 @@ def _export(
     """Every segment as `segments/<class>/<recording>/<first sample>.wav`."""
     import soundfile
 
+    taken: set[Path] = set()
     for recording in recordings:
         folder = writer.folder / "segments" / safe_name(recording.label or "unlabelled")
         for name in recording.file.split("/"):
             folder /= safe_name(name)
+        while folder in taken:  # two names may become safe in the same way
+            folder = folder.with_name(f"{folder.name}_")
+        taken.add(folder)
         for span in spans.get(recording.file, []):
             for start in writer.windows.starts(*span):
                 first = recording.offset + int(start)

@@ -28,8 +28,9 @@ def draw_splits(
     """Recording name → "train", "valid" or "test", stratified by class, whole groups together.
 
     Groups are placed largest first, in an order drawn from `seed`, each where its classes are most
-    short of their share. A class of three groups or more is aimed at every split, one of two at
-    train and test, one of one at train alone. The result does not depend on the order of `items`.
+    short of their share. A class of three groups or more comes to every split, one of two to train
+    and test, one of one to train alone, as far as groups of several classes allow it. The result
+    does not depend on the order of `items`.
 
     Raises:
         BirdinvError: fractions that are negative or do not sum to 1, or nothing for training.
@@ -46,17 +47,24 @@ def draw_splits(
     contents = {key: Counter(item.label for item in members) for key, members in groups.items()}
     wanted = _targets(contents, fractions)
     recordings = Counter(item.label for item in items)
+    # Splits that a class has to come to and has not come to, and its groups not yet placed.
+    empty = {label: {s for s in range(3) if share[s] > 0} for label, share in wanted.items()}
+    left = Counter(label for content in contents.values() for label in content)
     placed: dict[tuple[str, str], int] = {}
     keys = sorted(groups)
     order = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
     for key in sorted(order, key=lambda key: -len(groups[key])):
 
-        def need(split: int, content: Counter[str] = contents[key]) -> float:
-            return sum(n * wanted[label][split] / recordings[label] for label, n in content.items())
+        def need(split: int, content: Counter[str] = contents[key]) -> tuple[int, float, int]:
+            last = sum(split in empty[c] and left[c] <= len(empty[c]) for c in content)
+            short = sum(n * wanted[c][split] / recordings[c] for c, n in content.items())
+            return last, short, -split
 
-        placed[key] = max((s for s in range(3) if fractions[s] > 0), key=lambda s: (need(s), -s))
+        placed[key] = max((s for s in range(3) if fractions[s] > 0), key=need)
         for label, n in contents[key].items():
             wanted[label][placed[key]] -= n
+            empty[label].discard(placed[key])
+            left[label] -= 1
     return {item.name: SPLITS[placed[key]] for key, members in groups.items() for item in members}
 
 
@@ -73,7 +81,8 @@ def _targets(
     for label, n in recordings.items():
         valid = max(1.0, fractions[1] * n) if fractions[1] and spread[label] >= 3 else 0.0
         test = max(1.0, fractions[2] * n) if fractions[2] and spread[label] >= 2 else 0.0
-        targets[label] = [n - valid - test, valid, test]
+        # Train comes last to its share only where the fractions are odd; it never goes without.
+        targets[label] = [max(1.0, n - valid - test), valid, test]
     return targets
 
 

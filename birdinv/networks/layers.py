@@ -25,7 +25,7 @@ class FrameConv1d(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         """Frames of `x`; see the class."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if kernel % stride or x.shape[-1] < kernel:
+        if kernel % stride or x.ndim != 3 or x.shape[-1] < kernel:
             return functional.conv1d(x, self.weight, self.bias, stride)
         pieces = kernel // stride
         frames = (x.shape[-1] - kernel) // stride + 1
@@ -51,9 +51,10 @@ def normalise(x: Tensor) -> Tensor:
         `[N, C, *S]` to the same; mean and maximum run over all channels together.
     """
     flat = x.flatten(1)
+    level = flat.abs().amax(dim=1, keepdim=True)
+    flat = flat / torch.where(level > 0, level, 1.0)  # within ±1: no sum can overflow
     flat = flat - flat.mean(dim=1, keepdim=True)
     peak = flat.abs().amax(dim=1, keepdim=True)
-    # The mean of a constant is off by a rounding: what is that small beside the level is nothing.
-    level = x.flatten(1).abs().amax(dim=1, keepdim=True)
-    nothing = peak <= 8 * torch.finfo(x.dtype).eps * level
+    # The mean of a constant may be off by a rounding: what is that small is nothing.
+    nothing = peak <= 8 * torch.finfo(x.dtype).eps
     return torch.where(nothing, 0.0, flat / torch.where(nothing, 1.0, peak)).view_as(x)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -56,7 +58,8 @@ def load_model(folder: Path) -> tuple[nn.Module, Description]:
     """(network in eval mode, its description) from a model folder or a run that holds one.
 
     Nothing in the folder can run code: weights are safetensors, the description is JSON whose
-    sizes are checked by the network.
+    sizes are checked by the network. It cannot claim memory beyond the size of its weights file
+    either: the network is laid out without storage and filled with those weights.
 
     Raises:
         BirdinvError: not a model folder, a later version, or parts that do not fit each other.
@@ -95,12 +98,29 @@ def load_model(folder: Path) -> tuple[nn.Module, Description]:
             raise ValueError(f"hop of {description.hop_samples} samples")
         if not 1_000 <= description.sample_rate <= 384_000:
             raise ValueError(f"sample rate of {description.sample_rate} Hz")
-        model = build(description.network, classes=classes, shape=shape, **sizes)
-        model.load_state_dict(load((folder / "model.safetensors").read_bytes()))
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        with torch.device("meta"):
+            model = build(description.network, classes=classes, shape=shape, **sizes)
+        weights = load((folder / "model.safetensors").read_bytes())
+        _require_fit(weights, model.state_dict())
+        model.load_state_dict(weights, assign=True)
+    except KeyError as error:
+        raise BirdinvError(f"{folder} is damaged: its model.json has no {error}") from error
+    except (TypeError, ValueError, OverflowError, SafetensorError, BirdinvError) as error:
         raise BirdinvError(f"{folder} is damaged: {error}") from error
     except OSError as error:
         raise BirdinvError(
             f"{folder / 'model.safetensors'} cannot be read: {error.strerror or error}"
         ) from error
     return model.eval(), description
+
+
+def _require_fit(weights: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -> None:
+    for name in sorted({*weights, *layout}):
+        expected, got = (
+            f"{each[name].dtype} {list(each[name].shape)}" if name in each else "nothing"
+            for each in (layout, weights)
+        )
+        if got != expected:
+            raise ValueError(f"its weights hold {got} for {name}; expected {expected}")
+        if not weights[name].isfinite().all():
+            raise ValueError(f"its weights hold numbers in {name} that are not finite")

@@ -6,11 +6,15 @@ import csv
 import datetime
 import hashlib
 import multiprocessing
+import os
 import platform
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ from torch import nn
 
 from birdinv.audio.sources import Source, find_sources
 from birdinv.audio.windows import Windows
-from birdinv.errors import BirdinvError
+from birdinv.errors import BirdinvError, Interrupted
 from birdinv.files import require_new, whole_file, write_csv, write_json
 from birdinv.networks.saved import Description, load_model
 from birdinv.prediction.scoring import ScoredRecording
@@ -29,6 +33,7 @@ from birdinv.prediction.tables import COLUMNS, DEFAULT_CHOICE, Choice, detection
 from birdinv.progress import Progress
 
 SUFFIX = ".birdinv.csv"
+LONGEST_NAME = 255  # bytes that file systems take
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ def predict(
         workers: processes that read and score.
 
     Raises:
+        Interrupted: on Ctrl-C; the finished tables are kept.
         BirdinvError: no such model or input, bad settings, `output` exists.
     """
     network, description = load_model(model)
@@ -109,19 +115,21 @@ def predict(
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "run.json", {**info, "outcome": "running"})
     results: list[FileResult] = []
-    outcome = "failed"
+    outcome, hours = "failed", 0.0
     try:
         for result in _results(job, model, sources.found, workers):
             results.append(result)
             if progress is not None:
-                hours = float(result.read_s) / 3600
-                done = sum(float(r.read_s) for r in results) / 3600
-                total = done * len(sources.found) / len(results)
-                progress.update(hours, total=total, note=f"{len(results)} files")
+                own = float(result.read_s) / 3600
+                hours += own
+                total = hours * len(sources.found) / len(results)
+                progress.update(own, total=total, note=f"{len(results)} files")
         outcome = "finished"
     except KeyboardInterrupt:
         outcome = "interrupted"
-        raise
+        raise Interrupted(
+            f"interrupted; the tables of the {len(results)} files done so far are in {output}"
+        ) from None
     finally:  # what is done is kept, also after Ctrl-C
         results.sort(key=lambda result: result.file)
         _combine(output, results)
@@ -129,7 +137,7 @@ def predict(
         counts = dict(Counter(result.status for result in results))
         info |= {"inputs": len(sources.found), "statuses": counts, "ended": _now()}
         write_json(output / "run.json", {**info, "outcome": outcome})
-    others = f"{sources.others} other files beside the recordings were passed over"
+    others = f"other files beside the recordings, passed over: {sources.others}"
     return Predicted(results, windows, (others,) if sources.others else ())
 
 
@@ -151,8 +159,21 @@ def _results(
         _begin_worker,
         (model, job.windows, job.choice, job.output),
     )
+    futures: list[Future[FileResult]] = []
+    done = 0
     try:
-        yield from pool.map(_work, sources)
+        with _deaf_to_interrupts():  # the workers inherit it: Ctrl-C is for this process to handle
+            futures += [pool.submit(_work, source) for source in sources]
+        for future in futures:
+            result = future.result()
+            done += 1
+            yield result
+    except KeyboardInterrupt:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for future in futures[done:]:  # files the workers had in hand
+            if not future.cancelled() and future.exception() is None:
+                yield future.result()
+        raise
     except BrokenProcessPool as error:
         raise BirdinvError(
             "a worker process died (out of memory, or killed by a file that breaks the decoder); "
@@ -160,6 +181,18 @@ def _results(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread alone
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _JOB: _Job | None = None  # of this worker process
@@ -189,13 +222,12 @@ def _score_file(job: _Job, source: Source) -> FileResult:
             windows += len(probabilities)
             yield first, probabilities
 
-    with whole_file(job.output / (source.name + SUFFIX)) as file:
+    with whole_file(_table(job.output, source.name)) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for detection in detections(counted(), job.description.classes, job.choice):
-            writer.writerow(
-                native_row(source.name, detection, job.windows, job.description.sample_rate)
-            )
+            rate = job.description.sample_rate
+            writer.writerow(native_row(source.name, detection, job.windows, rate, scored.frames))
             found += 1
     verdict = scored.verdict
     declared = "" if verdict.declared_s is None else f"{verdict.declared_s:.6f}"
@@ -210,12 +242,22 @@ def _score_file(job: _Job, source: Source) -> FileResult:
     )
 
 
+def _table(output: Path, name: str) -> Path:
+    """Where the table of a recording lies; a name that would grow too long is cut."""
+    path = output / (name + SUFFIX)
+    encoded = os.fsencode(path.name)
+    if len(encoded) <= LONGEST_NAME:
+        return path
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return path.with_name(encoded[:150].decode(errors="ignore") + f"-{digest}{SUFFIX}")
+
+
 def _combine(output: Path, results: Sequence[FileResult]) -> None:
     """All tables as one, a file at a time."""
     with whole_file(output / "combined.csv") as file:
         csv.writer(file, lineterminator="\n").writerow(COLUMNS)
         for result in results:
-            with open(output / (result.file + SUFFIX), encoding="utf-8", newline="") as table:
+            with open(_table(output, result.file), encoding="utf-8", newline="") as table:
                 next(table)
                 file.writelines(table)
 

@@ -25,7 +25,7 @@ class ScoredRecording:
 
     Windows start every `hop` samples from 0; the last one is padded with its own mean where the
     recording ends, so that every sample is covered. Memory does not depend on the length. After
-    the iteration `verdict` and `frames` (samples at the model's rate) are set.
+    the iteration `verdict` is set, and `frames`, the samples at the model's rate, counts along.
 
     Args:
         path: the recording; however damaged, reading it does not raise.
@@ -59,7 +59,7 @@ class ScoredRecording:
             if self.verdict.status in ("ok", "partial"):
                 reason = (
                     f"{self.frames / self._rate:.3f} s is shorter than half a window of "
-                    f"{segment / self._rate:g} s"
+                    f"{segment / self._rate:.3g} s"
                 )
                 notes = [self.verdict.reason, reason] if self.verdict.reason else [reason]
                 self.verdict = replace(self.verdict, status="empty", reason="; ".join(notes))

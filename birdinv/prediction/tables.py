@@ -63,7 +63,7 @@ def detections(
     Args:
         scored: `(number of the first window, probabilities [B, K])`, in order.
     """
-    birds = np.array([i for i, name in enumerate(classes) if not is_non_event(name)], int)
+    birds = [i for i, name in enumerate(classes) if not is_non_event(name)]
     most = choice.merge or np.inf
     growing: dict[int, _Open] = {}
     done: list[tuple[int, float, str, int]] = []  # a heap of what waits for earlier starts
@@ -71,14 +71,16 @@ def detections(
     def close(bird: int) -> None:
         run = growing.pop(bird)
         score = float(np.mean(sorted(run.scores, reverse=True)[:3]))
-        heapq.heappush(done, (run.first, -score, classes[bird], run.last))
+        heapq.heappush(done, (run.first, -score, classes[birds[bird]], run.last))
 
     for first, probabilities in scored:
-        for offset, row in enumerate(probabilities[:, birds]):
+        scores = probabilities[:, birds]
+        enough = scores >= choice.min_conf
+        for offset in np.flatnonzero(enough.any(axis=1)).tolist():  # few windows hold a bird
             window = first + offset
-            ranked = np.argsort(-row, kind="stable")[: choice.top_n]
-            hits = {int(birds[i]): float(row[i]) for i in ranked if row[i] >= choice.min_conf}
-            for bird in [b for b in growing if b not in hits]:
+            ranked = np.argsort(-scores[offset], kind="stable")[: choice.top_n].tolist()
+            hits = {i: float(scores[offset, i]) for i in ranked if enough[offset, i]}
+            for bird in [b for b, run in growing.items() if b not in hits or run.last < window - 1]:
                 close(bird)
             for bird, score in hits.items():
                 run = growing.get(bird)
@@ -103,10 +105,18 @@ def _row(item: tuple[int, float, str, int]) -> tuple[int, int, str, float]:
 
 
 def native_row(
-    file: str, detection: tuple[int, int, str, float], windows: Windows, sample_rate: int
+    file: str,
+    detection: tuple[int, int, str, float],
+    windows: Windows,
+    sample_rate: int,
+    frames: int,
 ) -> tuple[str, str, str, str, str]:
-    """A detection as a row of the native table (`COLUMNS`); seconds from the recording's start."""
+    """A detection as a row of the native table (`COLUMNS`); seconds from the recording's start.
+
+    Args:
+        frames: samples of the recording, where a padded last window ends.
+    """
     first, last, label, score = detection
     start = first * windows.hop / sample_rate
-    end = (last * windows.hop + windows.segment) / sample_rate
+    end = min(last * windows.hop + windows.segment, frames) / sample_rate
     return file, f"{start:.3f}", f"{end:.3f}", label, f"{score:.4f}"

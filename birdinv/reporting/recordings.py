@@ -37,7 +37,12 @@ def view_recording(run: Path, path: Path, *, min_conf: float = 0.25) -> Recordin
             yield first, probabilities
 
     found = [
-        Detection(a * windows.hop / rate, (b * windows.hop + windows.segment) / rate, label, score)
+        Detection(
+            a * windows.hop / rate,
+            min(b * windows.hop + windows.segment, scored.frames) / rate,
+            label,
+            score,
+        )
         for a, b, label, score in detections(
             first_windows(), description.classes, Choice(min_conf, merge=0)
         )
@@ -45,12 +50,13 @@ def view_recording(run: Path, path: Path, *, min_conf: float = 0.25) -> Recordin
     ]
     parts: list[np.ndarray] = []
     with Reader(path) as reader:
-        for block in resampled(reader, reader.source_rate, rate):
+        blocks = resampled(reader, reader.source_rate, rate) if reader.source_rate else ()
+        for block in blocks:
             parts.append(block)
             if sum(map(len, parts)) >= last:
                 break
         verdict = reader.verdict
-    if not parts:
+    if not any(map(len, parts)):
         raise NothingReadable(f"{path} cannot be shown: {verdict.reason}")
     waveform = np.concatenate(parts)[:last]
     cut = f" (first {LONGEST_S:.0f} s)" if sum(map(len, parts)) > last else ""

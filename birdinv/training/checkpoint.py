@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from birdinv.errors import BirdinvError
 from birdinv.files import whole_file
@@ -15,42 +14,43 @@ from birdinv.files import whole_file
 
 @dataclass
 class Checkpoint:
-    """State between two steps.
+    """What a run has come to after `step` steps, beside its network and optimiser.
 
     Batches and dropout masks are functions of (seed, step), so no generator's state is needed.
-    `sums` are the running totals of the current epoch; `rows` the finished epochs as in
-    `metrics.csv`.
+    `seconds` and `sums` are the running totals of the current epoch; `rows` the finished epochs as
+    in `metrics.csv`; `best` the weights of the best of them.
     """
 
-    step: int
-    model: dict[str, Any]
-    optimiser: dict[str, Any]
-    sums: dict[str, float]
-    rows: list[dict[str, str]]
-    best: dict[str, Any] = field(default_factory=dict)  # weights of the best epoch so far
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, str]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
 
-    def save(self, path: Path) -> None:
+    def keep_best(self, model: nn.Module) -> None:
+        """Takes a copy of the weights as they are now."""
+        self.best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def save(self, path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Writes `path` whole or not at all."""
+        networks = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+        state = {**vars(self), **networks}
         with whole_file(path, "wb") as file:
-            torch.save(vars(self), file)
+            torch.save(state, file)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint without running anything it may contain.
+def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Checkpoint:
+    """Puts a saved state back, without running anything the file may contain.
 
     Raises:
-        BirdinvError: it is not a checkpoint of this birdinv.
+        BirdinvError: it is not a checkpoint of this network by this birdinv.
     """
     try:
-        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-    except (
-        OSError,
-        RuntimeError,
-        TypeError,
-        EOFError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state.pop("model"))
+        optimiser.load_state_dict(state.pop("optimiser"))
+        return Checkpoint(**state)
+    except Exception as error:  # torch.load has no end of ways to fail on damaged bytes
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BirdinvError(
             f"{path} cannot be resumed from ({first}); train again into a new folder"

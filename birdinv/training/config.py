@@ -60,6 +60,12 @@ class TrainConfig:
             return ParameterFreeObjective("global")
         return ParameterFreeObjective("multiscale")
 
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether unlabelled segments teach anything, and so take half of each batch."""
+        supervised = self.objective == "weighted" and self.alpha == 1
+        return self.objective != "supervised" and not supervised
+
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`."""
         if self.schedule == "constant":

@@ -78,6 +78,11 @@ def partition(store: Store, labels_per_class: int | None, seed: int) -> Partitio
             f"{store.path} has {found}; segment recordings of another class too (a folder named "
             "noise will do)"
         )
+    absent = sorted(set(store.classes) - set(classes))
+    if absent:
+        warnings.append(
+            f"no labelled training recording of {', '.join(absent)}: it will not be recognised"
+        )
     roles = {
         split: {r.file: r.label for r in usable if r.label and r.split == split}
         for split in ("valid", "test")

@@ -1,0 +1,77 @@
+"""Epochs as rows of `metrics.csv`, and what the rows say: the best one, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from birdinv.audio.store import Store
+from birdinv.data.batches import Segments
+from birdinv.evaluation import evaluate
+from birdinv.training.scoring import log_probabilities
+
+TERMS = ("total", "cross_entropy", "entropy", "reconstruction")
+COLUMNS = (
+    "epoch",
+    "step",
+    "learning_rate",
+    *TERMS,
+    "train_accuracy",
+    "valid_cross_entropy",
+    "valid_segment_accuracy",
+    "valid_recording_accuracy",
+    "seconds",
+)
+
+
+def train_cells(sums: Mapping[str, float], steps: int) -> dict[str, str]:
+    """The means over an epoch of `steps` steps; a term the objective lacks stays empty."""
+    cells = {name: f"{sums[name] / steps:.6f}" for name in TERMS if name in sums}
+    return cells | {"train_accuracy": f"{sums['right'] / max(1.0, sums['known']):.6f}"}
+
+
+def valid_cells(
+    model: nn.Module, valid: Segments, store: Store, device: torch.device
+) -> dict[str, str]:
+    """How validation stands; nothing without validation recordings."""
+    if not len(valid):
+        return {}
+    log_probs = log_probabilities(model, valid, device)
+    result = evaluate(log_probs, valid.labels, valid.recordings, store.classes, resamples=0)
+    loss = functional.nll_loss(torch.from_numpy(log_probs), torch.from_numpy(valid.labels))
+    return {
+        "valid_cross_entropy": f"{float(loss):.6f}",
+        "valid_segment_accuracy": f"{result.segment_accuracy:.6f}",
+        "valid_recording_accuracy": f"{result.recording_accuracy:.6f}",
+    }
+
+
+def best_epoch(rows: Sequence[Mapping[str, str]]) -> int | None:
+    """Number, from 1, of the epoch to keep; None before the first has ended.
+
+    The best validation accuracy per segment counts, of equal ones the lower cross-entropy; without
+    validation it is the last epoch.
+    """
+    if not rows or not rows[-1]["valid_segment_accuracy"]:
+        return len(rows) or None
+    return 1 + max(
+        range(len(rows)),
+        key=lambda i: (
+            float(rows[i]["valid_segment_accuracy"]),
+            -float(rows[i]["valid_cross_entropy"]),
+        ),
+    )
+
+
+def stops_early(rows: Sequence[Mapping[str, str]], patience: int) -> bool:
+    """Whether `patience` epochs have passed since the best one."""
+    return len(rows) - (best_epoch(rows) or 0) >= patience
+
+
+def note(rows: Sequence[Mapping[str, str]]) -> str:
+    """A few words for the progress bar."""
+    accuracy = rows[-1]["valid_segment_accuracy"] if rows else ""
+    return f"epoch {len(rows) + 1}" + (f", valid {float(accuracy):.3f}" if accuracy else "")

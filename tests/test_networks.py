@@ -1,0 +1,173 @@
+"""Bird10 is the paper's; FrameConv1d is nn.Conv1d; normalise does what it says to any numbers."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import birdinv
+from birdinv.errors import BirdinvError
+from birdinv.networks.layers import FrameConv1d, normalise
+
+
+def shapes(model, x):
+    """Output shape of each named child, without the batch."""
+    found = {}
+    for name, child in model.named_children():
+        x = child(x)
+        found[name] = tuple(x.shape[1:])
+    return found
+
+
+def test_bird10_has_the_shapes_and_the_parameters_of_the_paper():
+    model = birdinv.networks.build("bird10", classes=10, shape=(1, 11025))
+    assert shapes(model, torch.zeros(2, 1, 11025)) == {
+        "block1": (42, 9),
+        "block2": (42, 4),
+        "hidden": (32,),
+        "head": (10,),
+    }
+    counts = {n: sum(p.numel() for p in c.parameters()) for n, c in model.named_children()}
+    assert counts == {
+        "block1": 1024 * 42 + 42,
+        "block2": 3 * 42 * 42 + 42,
+        "hidden": 42 * 4 * 32 + 32,
+        "head": 32 * 10 + 10,
+    }
+    assert [type(m).__name__ for m in model.block1] == ["FrameConv1d", "LeakyReLU", "MaxPool1d"]
+    slopes = {m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)}
+    assert slopes == {0.01} and model.hidden[3].p == 0.5
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    assert set(model.layers) < {name for name, _ in model.named_modules()}
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples=st.integers(4608, 40_000), channels=st.integers(1, 3), classes=st.integers(1, 5))
+def test_bird10_takes_every_segment_that_is_long_enough(samples, channels, classes):
+    model = birdinv.networks.build("bird10", classes=classes, shape=(channels, samples), width=2)
+    assert model(torch.zeros(2, channels, samples)).shape == (2, classes)
+    assert model.sizes["shape"] == [channels, samples]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "sentence"),
+    [
+        ("bird11", {}, "there is no network 'bird11'; there are bird10"),
+        ("bird10", {"shape": (1, 4607)}, "segments of at least 4608 samples, and these have 4607"),
+        ("bird10", {"shape": (1, 5)}, "at least 4608 samples.*longer --segment"),
+        ("bird10", {"shape": (1, -5)}, "at least 4608 samples"),
+        ("bird10", {"shape": (5000,)}, "cannot be built: not enough values"),
+        ("bird10", {"classes": 0}, "classes=0: give a number from 1 to 100000"),
+        ("bird10", {"shape": (0, 5000)}, "channels=0: give a number from 1 to 64"),
+        ("bird10", {"width": 10**9}, "width=1000000000: give a number from 1 to 4096"),
+        ("bird10", {"dense": -1}, "dense=-1"),
+        ("bird10", {"dropout": 1.0}, "dropout=1: give a fraction from 0 to below 1"),
+        ("bird10", {"dropout": float("nan")}, "dropout=nan"),
+        ("bird10", {"width": "42"}, "the network bird10 cannot be built"),
+        ("bird10", {"depth": 3}, "the network bird10 cannot be built: .*depth"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_a_sentence(name, sizes, sentence):
+    with pytest.raises(BirdinvError, match=sentence):
+        birdinv.networks.build(name, **{"classes": 3, "shape": (1, 5000), **sizes})
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    stride=st.integers(1, 6),
+    pieces=st.integers(1, 4),
+    odd=st.integers(0, 3),
+    channels=st.integers(1, 3),
+    filters=st.integers(1, 4),
+    frames=st.integers(1, 6),
+    tail=st.integers(0, 5),
+    seed=st.integers(0, 1000),
+)
+def test_frame_convolution_is_conv1d(stride, pieces, odd, channels, filters, frames, tail, seed):
+    """Value, gradient and double backward, with kernels that the stride divides and others."""
+    torch.manual_seed(seed)
+    kernel = stride * pieces + odd
+    ours = FrameConv1d(channels, filters, kernel, stride).double()
+    theirs = nn.Conv1d(channels, filters, kernel, stride).double()
+    theirs.load_state_dict(ours.state_dict())
+    length = kernel + stride * (frames - 1) + tail
+    x = torch.randn(2, channels, length).double().requires_grad_()
+    results = []
+    for layer in (ours, theirs):
+        y = layer(x)
+        (back,) = torch.autograd.grad(0.5 * y.square().sum(), x, create_graph=True)
+        parameters = [x, layer.weight, layer.bias]
+        first = torch.autograd.grad(y.sin().sum(), parameters, retain_graph=True)
+        second = torch.autograd.grad((back - x).square().sum(), parameters)
+        results.append([y, back, *first, *second])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_frame_convolution_refuses_and_takes_the_same_inputs_as_conv1d():
+    layer = FrameConv1d(2, 3, 4, 2)
+    with pytest.raises(RuntimeError, match="greater than actual input size"):
+        layer(torch.zeros(1, 2, 3))
+    x = torch.randn(2, 9)
+    torch.testing.assert_close(layer(x), layer(x[None])[0])
+
+
+def slow_normalise(x):
+    x = np.asarray(x, np.float64)
+    y = x - x.mean()
+    peak = np.abs(y).max()
+    return y / peak if peak > 0 else y
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.sampled_from([(1, 50), (3, 40), (1, 5, 7), (2, 4, 4)]),
+    scale=st.floats(-37, 36).map(lambda e: 10.0**e),
+    offset=st.floats(-100, 100),
+    seed=st.integers(0, 1000),
+)
+def test_normalised_samples_have_no_mean_and_a_peak_of_one(shape, scale, offset, seed):
+    """Each sample by itself, all channels together, whatever its scale and offset."""
+    rng = np.random.default_rng(seed)
+    x = np.float32(rng.uniform(-1, 1, (2, *shape)) * scale)
+    x[1] += offset * scale
+    y = normalise(torch.from_numpy(x)).numpy()
+    for got, one in zip(y, x, strict=True):
+        np.testing.assert_allclose(got, slow_normalise(one), atol=1e-4)
+        assert np.abs(got).max() == pytest.approx(1, abs=1e-6)
+    again = normalise(torch.from_numpy(y)).numpy()
+    np.testing.assert_allclose(again, y, atol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.4e38, -1.4e38])
+def test_numbers_at_the_end_of_float32_do_not_overflow(offset):
+    x = np.float32(np.random.default_rng(0).uniform(-2e38, 2e38, (2, 1, 5000)) + offset)
+    got = normalise(torch.from_numpy(x)).numpy()
+    for one, sample in zip(got, x, strict=True):
+        np.testing.assert_allclose(one, slow_normalise(sample), atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1e-40, 3e38, -3.4e38, 32767.0])
+@pytest.mark.parametrize("length", [1, 7, 11025])
+def test_a_constant_becomes_zeros(value, length):
+    x = torch.full((2, 1, length), value)
+    assert torch.equal(normalise(x), torch.zeros_like(x))
+
+
+def test_a_silent_sample_leaves_its_neighbours_alone_and_has_no_nan_gradient():
+    x = torch.randn(3, 1, 50)
+    x[1] = 0
+    y = normalise(x)
+    assert torch.equal(y[1], torch.zeros(1, 50))
+    assert torch.equal(y[[0, 2]], normalise(x[[0, 2]]))
+    x.requires_grad_()
+    normalise(x).square().sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_the_faintest_signal_of_a_16_bit_recording_is_kept():
+    x = torch.zeros(1, 1, 11025)
+    x[..., 5000] = 1  # one step of 65536, in a recording with a constant offset
+    assert normalise(x + 32000).abs().max() == 1
