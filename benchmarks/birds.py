@@ -95,6 +95,8 @@ def accuracy(scratch: Path) -> dict[str, Any]:
             for name, settings in OBJECTIVES.items():
                 run = scratch / f"run-{seed}-{labels}-{settings['objective']}"
                 config = TrainConfig(**settings, labels_per_class=labels, epochs=EPOCHS, seed=seed)
+                if not config.uses_unlabelled:
+                    config = same_steps(Store(store), config)
                 started = time.perf_counter()
                 train(Store(store), run, config, device="cpu")
                 seconds = time.perf_counter() - started
@@ -127,6 +129,28 @@ def accuracy(scratch: Path) -> dict[str, Any]:
         cells = ", ".join(f"{key} {m:.3f} ± {s:.3f}" for key, (m, s) in values.items())
         print(f"{name}: {cells}")
     return {"fractions": FRACTIONS, "epochs": EPOCHS, "rows": rows, "mean_and_std": summary}
+
+
+def same_steps(store: Any, config: Any) -> Any:
+    """Settings under which labels alone see the labelled halves of the others, step by step.
+
+    Where others fill half of each batch with unlabelled segments, an epoch of theirs is a pass over
+    those; supervised training gets half the batch and as many steps.
+    """
+    from dataclasses import replace
+
+    from birdinv.data.batches import Segments
+    from birdinv.training.partition import partition
+
+    parts = partition(store, config.labels_per_class, config.seed)
+    labelled, unlabelled = (
+        len(Segments(store, role)) for role in (parts.labelled, parts.unlabelled)
+    )
+    if not unlabelled:
+        return config
+    half = config.batch_size // 2
+    steps = config.epochs * -(-max(labelled, unlabelled) // half)
+    return replace(config, batch_size=half, epochs=max(1, round(steps / -(-labelled // half))))
 
 
 def tiled(scratch: Path, extension: str, hours: float) -> Path:

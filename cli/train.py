@@ -41,27 +41,23 @@ from .options import ANY_PATH, command_line, common, warn
 @click.option("--dropout", default=0.5, show_default=True, help="In the dense layer.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [all]")
+@click.option(
+    "--threads", default=1, show_default=True, help="CPU threads; more seldom make it faster."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run, same settings.")
 @common
-def command(
-    store: Path, output: Path, device: str, threads: int | None, resume: bool, **settings: object
-) -> int:
+def command(store: Path, output: Path, device: str, resume: bool, **settings: object) -> int:
     """Train a raw-waveform network on a store.
 
     Unlabelled segments fill half of each batch where there are any. Ctrl-C saves; --resume goes
     on, and ends as if nothing had happened.
     """
-    import torch
-
     from birdinv.audio.store import Store
     from birdinv.progress import Progress
     from birdinv.reporting.page import write_report
     from birdinv.training.config import TrainConfig
     from birdinv.training.loop import train
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     config = TrainConfig(**settings)  # type: ignore[arg-type]  # click has converted them
     with Progress("train", "steps", digits=0) as progress:
         result = train(

@@ -32,6 +32,7 @@ class TrainConfig:
     patience: int = 10  # epochs without a better validation accuracy before stopping
     dropout: float = 0.5  # INV A.2
     seed: int = 0
+    threads: int = 1  # of the CPU; the same bits come only from the same number
 
     def __post_init__(self) -> None:
         for name, ok, expected in (
@@ -44,6 +45,7 @@ class TrainConfig:
             ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
             ("patience", self.patience >= 1, "at least 1"),
             ("dropout", 0 <= self.dropout < 1, "a fraction from 0 to below 1"),
+            ("threads", 1 <= self.threads <= 1024, "1 to 1024"),
             ("seed", 0 <= self.seed < 2**32, "0 to 4294967295"),
         ):
             if not ok:

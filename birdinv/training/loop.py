@@ -14,6 +14,7 @@ from birdinv.errors import Interrupted
 from birdinv.files import require_new, write_csv, write_json
 from birdinv.networks.saved import save_model
 from birdinv.progress import Progress
+from birdinv.threads import cpu_threads
 from birdinv.training.checkpoint import Checkpoint, load_checkpoint
 from birdinv.training.config import TrainConfig
 from birdinv.training.epochs import (
@@ -55,8 +56,8 @@ def train(
     `run/model`; of equal ones, that with the lower cross-entropy.
 
     Args:
-        resume: go on with an interrupted run; on the CPU, with as many threads, its weights end
-            bit for bit as if it had not been interrupted.
+        resume: go on with an interrupted run; on the CPU its weights end bit for bit as if it had
+            not been interrupted.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
 
     Raises:
@@ -92,6 +93,7 @@ def train(
     try:
         with (
             interrupts() as interrupted,
+            cpu_threads(config.threads),
             torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
         ):
             while state.step < learner.steps and not stops_early(state.rows, config.patience):

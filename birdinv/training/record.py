@@ -32,7 +32,6 @@ def describe_run(
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
-        "threads": torch.get_num_threads(),
         "device": "",
         "store": str(store.path.resolve()),
         "store_hash": store.hash,

@@ -15,6 +15,7 @@ from birdinv.errors import BirdinvError
 from birdinv.evaluation import Evaluation, evaluate
 from birdinv.files import read_json, write_json
 from birdinv.networks.saved import load_model
+from birdinv.threads import cpu_threads
 from birdinv.training.partition import read_roles
 
 BATCH = 512
@@ -25,18 +26,12 @@ def log_probabilities(model: nn.Module, segments: Segments, device: torch.device
     """`log ŷ`, float32 `[S, K]`, of every segment, in eval mode; the mode is put back after."""
     training = model.training
     model.eval()
+    parts = []
     try:
-        parts = [
-            functional.log_softmax(
-                model(
-                    segments.waveforms(np.arange(first, min(first + BATCH, len(segments)))).to(
-                        device
-                    )
-                ),
-                dim=1,
-            ).cpu()
-            for first in range(0, len(segments), BATCH)
-        ]
+        for first in range(0, len(segments), BATCH):
+            which = np.arange(first, min(first + BATCH, len(segments)))
+            logits = model(segments.waveforms(which).to(device))
+            parts.append(functional.log_softmax(logits, dim=1).cpu())
     finally:
         model.train(training)
     return torch.cat(parts).numpy()
@@ -67,8 +62,10 @@ def evaluate_run(
             f"the run {run} has no {split} recordings; segment more recordings a class, or give "
             "their share with --fractions"
         )
+    with cpu_threads(1):
+        log_probs = log_probabilities(model, segments, torch.device("cpu"))
     result = evaluate(
-        log_probabilities(model, segments, torch.device("cpu")),
+        log_probs,
         segments.labels,
         segments.recordings,
         description.classes,
