@@ -5,6 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test test-slow check benchmark clean
 
 demo: .venv/installed
+	rm -rf demo-output
 	$(BIN)/birdinv demo -o demo-output
 
 test: check

@@ -26,8 +26,9 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         with open(temporary, mode, **text) as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name(error, path)
         raise
 
 
@@ -43,9 +44,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if path.is_dir():
             path.rmdir()  # an empty one was allowed by `require_new`
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name(error, path)
         raise
+
+
+def _name(error: BaseException, path: Path) -> None:
+    """Says which file it was where the system did not: a full disk is found out in mid-write."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
 
 
 def _temporary(path: Path) -> Path:

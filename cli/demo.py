@@ -31,7 +31,7 @@ def command(output: Path, seed: int) -> int:
         say=lambda text: click.echo(text, err=True),
     )
     click.echo(evaluation_text(made.evaluation))
-    click.echo(f"\nsegment: {summary(made.segmented.statuses)}")
+    click.echo(f"segment: {summary(made.segmented.statuses)}")
     click.echo(f"predict: {summary(made.predicted.statuses)}; the damaged ones:")
     for file in made.predicted.files:
         if file.status != "ok":

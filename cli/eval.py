@@ -32,4 +32,5 @@ def command(run: Path, split: str, store: Path | None, as_json: bool) -> int:
     else:
         click.echo(f"{split} set of {run}")
         click.echo(evaluation_text(result))
+        click.echo(f"the same as a page: birdinv report {run}")
     return 0

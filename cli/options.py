@@ -7,7 +7,7 @@ import shlex
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+LISTED = 20  # files not fully read, before the rest is left to the table
 ANY_PATH = click.Path(path_type=Path)
 
 
@@ -114,6 +115,15 @@ def summary(statuses: Counter[str]) -> str:
         f"{statuses[name]} {name}" for name in ("ok", "partial", "empty", "unreadable")
     )
     return f"{sum(statuses.values())} inputs: {kinds}"
+
+
+def say_unread(files: Iterable[tuple[str, str, str]], table: Path) -> None:
+    """A line on stderr for each (status, file, reason) not fully read; `table` has all of them."""
+    unread = [each for each in files if each[0] != "ok"]
+    for status, file, reason in unread[:LISTED]:
+        click.echo(f"{status:<10} {file}: {reason}", err=True)
+    if len(unread) > LISTED:
+        click.echo(f"… and {len(unread) - LISTED} more, see {table}", err=True)
 
 
 def warn(text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from .options import ANY_PATH, batch_exit_code, command_line, common, summary, warn
+from .options import ANY_PATH, batch_exit_code, command_line, common, say_unread, summary, warn
 
 
 def _merge(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
@@ -79,9 +79,7 @@ def command(
         )
     for text in result.warnings:
         warn(text)
-    for file in result.files:
-        if file.status != "ok":
-            click.echo(f"{file.status:<10} {file.file}: {file.reason}", err=True)
+    say_unread(((f.status, f.file, f.reason) for f in result.files), output / "files.csv")
     hours = sum(float(file.read_s) for file in result.files) / 3600
     found = sum(file.detections for file in result.files)
     click.echo(f"{found} detections in {hours:.2f} h of audio; {summary(result.statuses)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import ANY_PATH, batch_exit_code, common, summary, warn
+from .options import ANY_PATH, batch_exit_code, common, say_unread, summary, warn
 
 if TYPE_CHECKING:
     from birdinv.data.segmenting import Segmented
@@ -110,9 +110,8 @@ def command(
 def _print(result: Segmented, output: Path) -> None:
     for text in result.warnings:
         warn(text)
-    for recording in result.recordings:
-        if recording.status != "ok":
-            click.echo(f"{recording.status:<10} {recording.file}: {recording.reason}", err=True)
+    unread = ((r.status, r.file, r.reason) for r in result.recordings)
+    say_unread(unread, output / "recordings.csv")
     counts: Counter[tuple[str, str]] = Counter()
     segments: Counter[str] = Counter()
     for recording in result.recordings:

@@ -73,7 +73,11 @@ def slow_margins(samples: Samples, windows: Windows, level: float) -> NDArray[np
             for f in range(len(frames))
             if start <= f * HOP and f * HOP + FRAME <= start + windows.segment
         ]
-        loudness = energy[own].mean() / (LEVEL * level) - 1 if level else -1.0
+        mean = energy[own].mean()
+        if level:
+            loudness = mean / (LEVEL * level) - 1
+        else:  # a recorder's gate left less than 5 % of sound: all of it is active
+            loudness = 1.0 if mean else -1.0
         total = energy[own].sum()
         flat = (energy[own] * flatness[own]).sum() / total if total else 1.0
         margins.append(min(loudness, 1 - flat / FLATNESS))

@@ -598,8 +598,6 @@ def test_ctrl_c_while_predicting_keeps_the_finished_tables(
     assert {line.split(",")[0].removeprefix("robin/") + ".birdinv.csv" for line in listed} == done
     assert 3 <= len(done) < 300
     assert not list(place.glob("new/**/.*"))
-    if workers == 1:
-        assert answer.err.count("\n") <= 2  # the sentence, after the line the ^C stands on
 
 
 def test_a_reader_that_goes_away_is_no_error(place: Path) -> None:

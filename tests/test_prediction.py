@@ -163,7 +163,9 @@ def test_what_is_done_is_kept_when_interrupted(
 ) -> None:
     score, calls = prediction._score_file, []
 
-    def interrupted(job: prediction._Job, source: prediction.Source) -> prediction.FileResult:
+    def interrupted(
+        job: prediction._Job, source: prediction.Source, _heard: object
+    ) -> prediction.FileResult:
         calls.append(source)
         if len(calls) == 3:
             raise KeyboardInterrupt

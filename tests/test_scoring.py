@@ -22,6 +22,7 @@ from birdinv.data.segmenting import segment
 from birdinv.networks.layers import normalise
 from birdinv.networks.saved import load_model
 from birdinv.prediction.scoring import BATCH, ScoredRecording
+from birdinv.threads import cpu_threads
 
 SECONDS = 9.3  # more than one batch of windows at 75 % overlap, and no whole number of hops
 
@@ -33,11 +34,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Windows]
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def alone() -> Iterator[None]:
+    with cpu_threads(1):
+        yield
 
 
 def scores(path: Path, model: tuple[nn.Module, Windows]) -> tuple[np.ndarray, ScoredRecording]:

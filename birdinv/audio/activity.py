@@ -138,8 +138,6 @@ def active_spans(
     """
     spans: list[tuple[int, int]] = []
     count = windows.count(samples)
-    if level <= 0:
-        return spans
     chunk = max(1, CHUNK_SAMPLES // windows.hop)
     for first in range(0, count, chunk):
         last = min(first + chunk, count)

@@ -32,6 +32,7 @@ STATUSES: tuple[Status, ...] = ("ok", "partial", "empty", "unreadable")
 
 BLOCK_FRAMES = 65536
 SMALL_BLOCK = 1024
+UNKNOWN = 2**62  # frames; libsndfile's way of saying that it does not know
 LOUDEST = 1e9  # × full scale: no sound, and its square would not fit a float32
 RATES_HZ = (1_000, 1_000_000)  # outside, a header is broken, and resampling could fill the memory
 READABLE = frozenset(
@@ -91,6 +92,13 @@ class Reader:
         """Sample rate of the file in Hz, 0 when it cannot be opened."""
         return int(self._file.samplerate) if self._file is not None else 0
 
+    @property
+    def promised_s(self) -> float:
+        """Seconds the header promises, for progress bars: it may lie; 0 when it says nothing."""
+        if self._file is None or not 0 <= self._file.frames < UNKNOWN:
+            return 0.0
+        return float(self._file.frames / self._file.samplerate)
+
     def close(self) -> None:
         """Closes the file; safe to call twice."""
         if self._file is not None:
@@ -107,13 +115,14 @@ class Reader:
         if self._file is None:
             return
         file = self._file
-        read, nonfinite, broke = 0, 0, ""
+        read, nonfinite, broke, cause = 0, 0, "", ""
         frames, again = max(SMALL_BLOCK, BLOCK_FRAMES // file.channels), 0
         while True:
             try:
                 block = file.read(frames, dtype="float32", always_2d=True)
             except (soundfile.SoundFileError, RuntimeError) as error:
-                broke = f"decoding stops at {read / file.samplerate:.3f} s: {_message(error)}"
+                cause = cause or _message(error)
+                broke = f"decoding stops at {read / file.samplerate:.3f} s: {cause}"
                 if frames == SMALL_BLOCK or again:
                     break
                 # A block that fails is lost whole: once more from the start, in small ones.
@@ -160,7 +169,7 @@ def _judge(path: Path, file: soundfile.SoundFile, read: int, nonfinite: int, bro
     """The verdict from what the header declares, what is on the disk and what was read."""
     rate, channels = int(file.samplerate), int(file.channels)
     declared: float | None = float(file.frames)
-    if not 0 <= file.frames < 2**62:  # libsndfile's "unknown"
+    if not 0 <= file.frames < UNKNOWN:
         declared = None
     problems = [broke] if broke else []
     container = sound_bytes(path)

@@ -13,7 +13,8 @@ Segments are arithmetic on spans and never enumerated on disk, so overlap costs 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -164,11 +165,16 @@ class StoreWriter:
         self._file = open(folder / "audio.npy", "w+b")  # noqa: SIM115  closed by close()
         self._file.write(bytes(HEADER_BYTES))
 
-    def add(self, path: Path) -> Stored:
-        """Streams one recording in; a bad one leaves what could be read of it and its verdict."""
+    def add(self, path: Path, heard: Callable[[float, float], None] | None = None) -> Stored:
+        """Streams one recording in; a bad one leaves what could be read of it and its verdict.
+
+        Args:
+            heard: is told, now and then, the seconds read since and those the header promises.
+        """
         offset, clipped = self._frames, 0
         levels = LevelHistogram()
-        with Reader(path) as reader:
+        with ThreadPoolExecutor(1) as beside, Reader(path) as reader:
+            digest = beside.submit(file_sha256, path)
             blocks = resampled(reader, reader.source_rate, self.sample_rate)
             with ahead(blocks if reader.source_rate else iter(())) as stream:
                 for block in stream:
@@ -178,18 +184,19 @@ class StoreWriter:
                         levels.update(samples)
                     self._file.write(samples.astype("<i2", copy=False).data)
                     self._frames += len(samples)
+                    if heard is not None:
+                        heard(len(samples) / self.sample_rate, reader.promised_s)
         frames = self._frames - offset
         spans = self._spans(offset, frames, levels)
         self._file.seek(0, 2)
         verdict = _with_notes(reader.verdict, clipped, frames, spans, self)
-        return Stored(verdict, offset, frames, spans, file_sha256(path))
+        return Stored(verdict, offset, frames, spans, digest.result())
 
     def _spans(self, offset: int, frames: int, levels: LevelHistogram) -> list[tuple[int, int]]:
         if frames < self.windows.segment:
             return []
         if not self._activity:
             return [(0, frames)]
-
         return active_spans(
             lambda start, end: self.samples(offset + start, offset + end),
             frames,
@@ -271,7 +278,7 @@ def _with_notes(
             status = "empty"
             notes.append(
                 f"{frames / writer.sample_rate:.3f} s is shorter than one segment of "
-                f"{writer.windows.segment / writer.sample_rate:g} s"
+                f"{writer.windows.segment / writer.sample_rate:.3g} s"
             )
         else:
             notes.append("no active segment")

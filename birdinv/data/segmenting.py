@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -164,19 +164,34 @@ def _read_all(
 ) -> dict[str, Stored]:
     """Reads every recording once, in the order of their names."""
     sizes = {source.name: _size(source.path) for source in sources}
-    everything, done, hours = sum(sizes.values()), 0, 0.0
+    everything, done, hours = max(1, sum(sizes.values())), 0, 0.0
     stored = {}
     for source in sources:
-        own = writer.add(source.path)
+        done += sizes[source.name]
+        heard = _teller(progress, hours, everything / max(1, done), source.name)
+        own = writer.add(source.path, heard)
+        hours += own.verdict.read_s / 3600
         stretches = labels.known.get(source.name, Label()).stretches
         stored[source.name] = _within(own, stretches, writer) if stretches else own
-        done += sizes[source.name]
-        hours += own.verdict.read_s / 3600
-        if progress is not None:
-            # Hours to come are guessed from the bytes to come: headers lie and cost a visit each.
-            total = hours * everything / done if done else None
-            progress.update(own.verdict.read_s / 3600, total=total, note=source.name[-30:])
     return stored
+
+
+def _teller(
+    progress: Progress | None, hours: float, ahead: float, name: str
+) -> Callable[[float, float], None] | None:
+    """Tells `progress` of one recording; `hours` were heard before it.
+
+    The hours to come are guessed from the bytes to come, `ahead` times those so far: to look into
+    every header first would cost a visit each.
+    """
+    if progress is None:
+        return None
+
+    def heard(seconds: float, promised_s: float) -> None:
+        total = (hours + promised_s / 3600) * ahead
+        progress.update(seconds / 3600, total=total, note=name[-30:])
+
+    return heard
 
 
 def _size(path: Path) -> int:

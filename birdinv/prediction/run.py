@@ -11,7 +11,7 @@ import platform
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -31,6 +31,7 @@ from birdinv.networks.saved import Description, load_model
 from birdinv.prediction.scoring import ScoredRecording
 from birdinv.prediction.tables import COLUMNS, DEFAULT_CHOICE, Choice, detections, native_row
 from birdinv.progress import Progress
+from birdinv.threads import cpu_threads
 
 SUFFIX = ".birdinv.csv"
 LONGEST_NAME = 255  # bytes that file systems take
@@ -115,15 +116,22 @@ def predict(
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "run.json", {**info, "outcome": "running"})
     results: list[FileResult] = []
-    outcome, hours = "failed", 0.0
+    outcome, hours, told = "failed", 0.0, 0.0
+
+    def heard(seconds: float) -> None:
+        nonlocal told
+        told += seconds / 3600
+        if progress is not None:
+            progress.update(seconds / 3600)
+
     try:
-        for result in _results(job, model, sources.found, workers):
+        for result in _results(job, model, sources.found, workers, heard):
             results.append(result)
+            hours += float(result.read_s) / 3600
             if progress is not None:
-                own = float(result.read_s) / 3600
-                hours += own
                 total = hours * len(sources.found) / len(results)
-                progress.update(own, total=total, note=f"{len(results)} files")
+                progress.update(hours - told, total=total, note=f"{len(results)} files")
+            told = hours
         outcome = "finished"
     except KeyboardInterrupt:
         outcome = "interrupted"
@@ -142,16 +150,16 @@ def predict(
 
 
 def _results(
-    job: _Job, model: Path, sources: Sequence[Source], workers: int
+    job: _Job,
+    model: Path,
+    sources: Sequence[Source],
+    workers: int,
+    heard: Callable[[float], None],
 ) -> Iterator[FileResult]:
     if workers == 1 or len(sources) == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker: the last bits depend on it
-        try:
+        with cpu_threads(1):  # as in a worker
             for source in sources:
-                yield _score_file(job, source)
-        finally:
-            torch.set_num_threads(threads)
+                yield _score_file(job, source, heard)
         return
     pool = ProcessPoolExecutor(
         min(workers, len(sources)),
@@ -211,7 +219,9 @@ def _work(source: Source) -> FileResult:
     return _score_file(_JOB, source)
 
 
-def _score_file(job: _Job, source: Source) -> FileResult:
+def _score_file(
+    job: _Job, source: Source, heard: Callable[[float], None] = lambda _seconds: None
+) -> FileResult:
     """Scores one recording and writes its table; only the writing can raise."""
     scored = ScoredRecording(source.path, job.model, job.description.sample_rate, job.windows)
     windows = found = 0
@@ -220,6 +230,7 @@ def _score_file(job: _Job, source: Source) -> FileResult:
         nonlocal windows
         for first, probabilities in scored:
             windows += len(probabilities)
+            heard(len(probabilities) * job.windows.hop / job.description.sample_rate)
             yield first, probabilities
 
     with whole_file(_table(job.output, source.name)) as file:

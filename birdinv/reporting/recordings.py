@@ -15,6 +15,7 @@ from birdinv.prediction.scoring import ScoredRecording
 from birdinv.prediction.tables import Choice, detections
 from birdinv.reporting.figures import Detection
 from birdinv.reporting.page import RecordingView
+from birdinv.threads import cpu_threads
 
 LONGEST_S = 30.0
 
@@ -36,18 +37,18 @@ def view_recording(run: Path, path: Path, *, min_conf: float = 0.25) -> Recordin
                 return
             yield first, probabilities
 
-    found = [
-        Detection(
-            a * windows.hop / rate,
-            min(b * windows.hop + windows.segment, scored.frames) / rate,
-            label,
-            score,
-        )
-        for a, b, label, score in detections(
-            first_windows(), description.classes, Choice(min_conf, merge=0)
-        )
-        if a * windows.hop < last
-    ]
+    choice = Choice(min_conf, merge=0)
+    with cpu_threads(1):  # as in `predict`
+        found = [
+            Detection(
+                a * windows.hop / rate,
+                min(b * windows.hop + windows.segment, scored.frames) / rate,
+                label,
+                score,
+            )
+            for a, b, label, score in detections(first_windows(), description.classes, choice)
+            if a * windows.hop < last
+        ]
     parts: list[np.ndarray] = []
     with Reader(path) as reader:
         blocks = resampled(reader, reader.source_rate, rate) if reader.source_rate else ()

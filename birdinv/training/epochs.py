@@ -71,7 +71,9 @@ def stops_early(rows: Sequence[Mapping[str, str]], patience: int) -> bool:
     return len(rows) - (best_epoch(rows) or 0) >= patience
 
 
-def note(rows: Sequence[Mapping[str, str]]) -> str:
-    """A few words for the progress bar."""
+def note(rows: Sequence[Mapping[str, str]], epochs: int) -> str:
+    """A few words for the progress bar of a run of so many epochs."""
     accuracy = rows[-1]["valid_segment_accuracy"] if rows else ""
-    return f"epoch {len(rows) + 1}" + (f", valid {float(accuracy):.3f}" if accuracy else "")
+    return f"epoch {min(len(rows) + 1, epochs)}" + (
+        f", valid {float(accuracy):.3f}" if accuracy else ""
+    )

@@ -125,7 +125,7 @@ def train(
                     write_csv(run / "metrics.csv", COLUMNS, state.rows)
                     save()
                 if progress is not None:
-                    progress.update(1, note=note(state.rows))
+                    progress.update(1, note=note(state.rows, config.epochs))
             save_model(run / "model", state.best, describe_model(store, config, learner.model))
         info["outcome"] = "finished"
     except Interrupted:
