@@ -74,10 +74,8 @@ def slow_margins(samples: Samples, windows: Windows, level: float) -> NDArray[np
             if start <= f * HOP and f * HOP + FRAME <= start + windows.segment
         ]
         mean = energy[own].mean()
-        if level:
-            loudness = mean / (LEVEL * level) - 1
-        else:  # a recorder's gate left less than 5 % of sound: all of it is active
-            loudness = 1.0 if mean else -1.0
+        # At level 0 a recorder's gate left less than 5 % of sound: whatever sounds is active.
+        loudness = mean / (LEVEL * level) - 1 if level else float(np.sign(mean - 1e-9))
         total = energy[own].sum()
         flat = (energy[own] * flatness[own]).sum() / total if total else 1.0
         margins.append(min(loudness, 1 - flat / FLATNESS))
