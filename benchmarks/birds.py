@@ -251,6 +251,7 @@ def feed(scratch: Path) -> dict[str, Any]:
     store = Store(scratch / "store")
     segments = Segments(store, {r.file: r.label for r in store.recordings})
     order = EndlessShuffle(len(segments), 0, 0)
+    rows, starts = segments.recordings, segments.starts(np.arange(len(segments)))
     ratio_of_rates = {
         r.file: (birds() / r.file, r.source_rate / store.sample_rate) for r in store.recordings
     }
@@ -261,9 +262,9 @@ def feed(scratch: Path) -> dict[str, Any]:
     def from_files(which: np.ndarray) -> None:
         parts = []
         for i in which:
-            recording = store.recordings[int(segments.recordings[i])]
+            recording = store.recordings[int(rows[i])]
             path, ratio = ratio_of_rates[recording.file]
-            start = int((segments.starts[i] - recording.offset) * ratio)
+            start = int((starts[i] - recording.offset) * ratio)
             with soundfile.SoundFile(path) as file:
                 file.seek(start)
                 parts.append(file.read(int(store.windows.segment * ratio), dtype="float32"))

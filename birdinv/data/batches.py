@@ -20,8 +20,7 @@ from birdinv.networks.layers import normalise
 class Segments:
     """The segments of some recordings of a store, in the order of `recordings.csv`.
 
-    `labels` and `recordings` are int64 `[S]`: the class of each segment (−1 = unlabelled) and the
-    row of its recording.
+    They are kept as spans and computed when asked for: the memory is that of the spans.
 
     Args:
         store: where the samples are.
@@ -29,37 +28,53 @@ class Segments:
     """
 
     def __init__(self, store: Store, labels: Mapping[str, str]) -> None:
-        number = {name: i for i, name in enumerate(store.classes)}
-        starts, classes, rows = [], [], []
-        for row, recording in enumerate(store.recordings):
-            if recording.file not in labels:
-                continue
-            own = store.segment_starts(recording)
-            label = labels[recording.file]
-            starts.append(own)
-            classes.append(np.full(len(own), number[label] if label else UNLABELED))
-            rows.append(np.full(len(own), row))
-        empty = np.zeros(0, np.int64)
-        self.starts = np.concatenate([empty, *starts])
-        self.labels = np.concatenate([empty, *classes]).astype(np.int64)
-        self.recordings = np.concatenate([empty, *rows]).astype(np.int64)
+        number = {name: i for i, name in enumerate(store.classes)} | {"": UNLABELED}
+        spans = [
+            (r.offset + start, store.windows.count(end - start), number[labels[r.file]], row)
+            for row, r in enumerate(store.recordings)
+            if r.file in labels
+            for start, end in store.spans.get(r.file, [])
+        ]
+        columns = np.array(spans, np.int64).reshape(-1, 4).T
+        self._first, self._count, self._class, self._recording = columns
+        self._end = np.cumsum(self._count)  # number of the first segment behind each span
+        self._hop = store.windows.hop
         self._windows = (
             np.lib.stride_tricks.sliding_window_view(store.audio, store.windows.segment)
-            if len(self.starts)
+            if len(spans)
             else np.zeros((0, store.windows.segment), np.int16)
         )
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return int(self._count.sum())
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class of every segment, int64 `[S]`, −1 where unlabelled."""
+        return np.repeat(self._class, self._count)
+
+    @property
+    def recordings(self) -> np.ndarray:
+        """The row in `recordings.csv` of every segment's recording, int64 `[S]`."""
+        return np.repeat(self._recording, self._count)
+
+    def starts(self, which: np.ndarray) -> np.ndarray:
+        """First samples (positions in `store.audio`) of segments `which`, int64 `[B]` to same."""
+        span = self._spans(which)
+        nth = which - (self._end[span] - self._count[span])
+        return np.asarray(self._first[span] + self._hop * nth)
 
     def waveforms(self, which: np.ndarray) -> Tensor:
         """Normalised float32 segments `[B, 1, T]` for int64 indices `[B]`."""
-        samples = torch.from_numpy(self._windows[self.starts[which]])
+        samples = torch.from_numpy(self._windows[self.starts(which)])
         return normalise(samples[:, None].to(torch.float32))
 
     def classes(self, which: np.ndarray) -> Tensor:
         """Class numbers int64 `[B]`, −1 where unlabelled."""
-        return torch.from_numpy(self.labels[which])
+        return torch.from_numpy(self._class[self._spans(which)])
+
+    def _spans(self, which: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._end, which, side="right")
 
 
 class EndlessShuffle:
