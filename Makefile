@@ -4,12 +4,16 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow check benchmark clean
 
+
 demo: .venv/installed
 	rm -rf demo-output
 	$(BIN)/birdinv demo -o demo-output
 
 test: check
 	$(BIN)/python -m pytest
+
+benchmark: .venv/installed
+	$(BIN)/python benchmarks/birds.py
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

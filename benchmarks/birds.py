@@ -171,10 +171,11 @@ def tiled(scratch: Path, extension: str, hours: float) -> Path:
 
 # Run in a process of its own: peak memory above what the imports took, and the time.
 SEGMENT = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from birdinv.data.segmenting import segment
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# In MB; getrusage would count the process that started this one.
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 before, started, used = peak(), time.perf_counter(), time.process_time()
 result = segment([Path(sys.argv[1])], Path(sys.argv[2]))
 print(json.dumps([time.perf_counter() - started, time.process_time() - used, peak() - before]))

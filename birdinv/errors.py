@@ -7,6 +7,12 @@ class BirdinvError(Exception):
     exit_code = 1
 
 
+class SettingError(BirdinvError):
+    """A setting out of its range: wrong usage."""
+
+    exit_code = 2
+
+
 class NothingReadable(BirdinvError):
     """Not one of the inputs could be read."""
 

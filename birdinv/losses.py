@@ -96,7 +96,7 @@ class WeightedObjective:
         else:
             logits = model(x)
         _check_range(y, logits)
-        log_probs = functional.log_softmax(logits, dim=1)
+        log_probs = _log_probs(logits)
         ce, e = cross_entropy(log_probs, y), entropy(log_probs, y)
         total = alpha * ce + (1 - alpha) * (1 - beta) * e
         if rebuilt is not None:
@@ -138,7 +138,7 @@ class ParameterFreeObjective:
         _check_range(y, back.logits)
         if back.logits.shape[1] < 2:
             raise ValueError("the model gave one logit; expected at least two, for 1 / log K")
-        log_probs = functional.log_softmax(back.logits, dim=1)
+        log_probs = _log_probs(back.logits)
         ce, e = cross_entropy(log_probs, y), entropy(log_probs, y)
         pairs = [(x, back.x_hat), *back.layers.values()]
         errors = [squared_distance(z_hat, z, reduction="mean") for z, z_hat in pairs]
@@ -158,6 +158,13 @@ class ParameterFreeObjective:
                 "model.named_modules()"
             )
         return own
+
+
+def _log_probs(logits: Tensor) -> Tensor:
+    """`log ŷ` in at least float32: under autocast the logits come in bfloat16."""
+    return functional.log_softmax(
+        logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1
+    )
 
 
 def _terms(

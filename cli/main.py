@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import io
 import os
+import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -28,6 +32,18 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f".{cmd_name}", __package__)
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` begin with; a misspelt one is told what it is near to."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            if not near or "did you mean" in error.message.lower():
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
 
 
 @click.group(
@@ -55,9 +71,15 @@ def birdinv() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line and exits; a user sees one sentence, a traceback only with --debug."""
-    state: dict[str, Any] = {"debug": False}
+    argv = sys.argv[1:] if argv is None else argv
+    state: dict[str, Any] = {"debug": False, "argv": list(argv)}
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that the terminal's encoding does not have
+            stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` cleans up as Ctrl-C does
     try:
-        code = birdinv.main(argv, prog_name="birdinv", standalone_mode=False, obj=state)
+        code = birdinv.main(list(argv), prog_name="birdinv", standalone_mode=False, obj=state)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import shlex
-import sys
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,7 +14,6 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
 LISTED = 20  # files not fully read, before the rest is left to the table
 ANY_PATH = click.Path(path_type=Path)
 
@@ -99,7 +97,7 @@ def _as_typed(value: Any, option: click.Option) -> Any:
 
 def command_line() -> str:
     """The command as it was typed, for `run.json`."""
-    return shlex.join(["birdinv", *sys.argv[1:]])
+    return shlex.join(["birdinv", *click.get_current_context().find_root().obj["argv"]])
 
 
 def batch_exit_code(statuses: Counter[str]) -> int:
@@ -111,9 +109,9 @@ def batch_exit_code(statuses: Counter[str]) -> int:
 
 def summary(statuses: Counter[str]) -> str:
     """`145 inputs: 143 ok, 1 partial, 0 empty, 1 unreadable`."""
-    kinds = ", ".join(
-        f"{statuses[name]} {name}" for name in ("ok", "partial", "empty", "unreadable")
-    )
+    from birdinv.audio.reading import STATUSES
+
+    kinds = ", ".join(f"{statuses[name]} {name}" for name in STATUSES)
     return f"{sum(statuses.values())} inputs: {kinds}"
 
 

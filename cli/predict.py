@@ -22,7 +22,7 @@ def _merge(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
 @click.argument("run", type=ANY_PATH)
 @click.argument("inputs", nargs=-1, required=True, type=ANY_PATH, metavar="INPUT...")
 @click.option("-o", "--output", required=True, type=ANY_PATH, help="New folder for the tables.")
-@click.option("--min-conf", default=0.25, show_default=True, help="Least probability of a row.")
+@click.option("--min-conf", default=0.5, show_default=True, help="Least probability of a row.")
 @click.option(
     "--overlap", type=float, help="Fraction of a window shared with the next. [as in training]"
 )

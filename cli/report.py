@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
-from .options import ANY_PATH, common
+from birdinv.errors import NothingReadable
+
+from .options import ANY_PATH, common, warn
 
 
 @click.command("report")
 @click.argument("run", type=ANY_PATH)
 @click.argument("recordings", nargs=-1, type=ANY_PATH, metavar="[RECORDING...]")
-@click.option("--min-conf", default=0.25, show_default=True, help="Of the detections shown.")
+@click.option("--min-conf", default=0.5, show_default=True, help="Of the detections shown.")
 @common
 def command(run: Path, recordings: tuple[Path, ...], min_conf: float) -> int:
     """Write the HTML page of a run.
@@ -22,6 +24,15 @@ def command(run: Path, recordings: tuple[Path, ...], min_conf: float) -> int:
     from birdinv.reporting.page import write_report
     from birdinv.reporting.recordings import view_recording
 
-    views = [view_recording(run, path, min_conf=min_conf) for path in recordings]
+    views, problems = [], []
+    for path in recordings:
+        try:
+            views.append(view_recording(run, path, min_conf=min_conf))
+        except NothingReadable as error:
+            problems.append(str(error))
+    if problems and not views:
+        raise NothingReadable("; ".join(problems))
+    for problem in problems:
+        warn(problem)
     click.echo(f"report: {write_report(run, recordings=views)}")
-    return 0
+    return 3 if problems else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from .options import ANY_PATH, batch_exit_code, common, say_unread, summary, warn
 
@@ -67,7 +68,9 @@ def _fractions(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple
 @click.option("--seed", default=0, show_default=True, help="Of the split.")
 @click.option("--export", type=click.Choice(["wav"]), help="Also write every segment as a file.")
 @common
+@click.pass_context
 def command(
+    ctx: click.Context,
     inputs: tuple[Path, ...],
     output: Path,
     unlabelled: tuple[Path, ...],
@@ -88,6 +91,12 @@ def command(
     A recording's class is the folder it lies in, or what --labels says. Classes called noise,
     background, other or silence are learned but never reported as a bird.
     """
+    if labels is None:
+        for name in ("file_column", "label_column", "group_column"):
+            if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                option = "--" + name.replace("_", "-")
+                raise click.UsageError(f"{option} names a column of --labels, which is not given")
+
     from birdinv.data.segmenting import Columns, SegmentSettings, segment
     from birdinv.progress import Progress
 

@@ -120,10 +120,8 @@ def damaged(seed: int = 0) -> Iterator[Damaged]:
         # Nothing in these two tells that samples were written over; what was cut out is missed.
         silent = ("ok",) if ending in ("wav", "aiff") else ("partial",)
         header = {"wav": 44, "aiff": 54, "flac": 64}.get(ending, 16)
-        # A second Ogg stream or sound chunk is noticed, a second MP3 or FLAC file is not.
-        twice = {"mp3": ("ok",), "flac": ("ok",), "ogg": ("partial",), "opus": ("partial",)}.get(
-            ending, ("unreadable",)
-        )
+        # A second recording behind the first is noticed; a WAV or AIFF then has a size of its own.
+        twice = ("unreadable",) if ending in ("wav", "aiff") else ("partial",)
         cases = {
             "0-bytes": (b"", ("unreadable",)),
             "1-byte": (whole[:1], ("unreadable",)),

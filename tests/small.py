@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from birdinv.audio.store import Store
+from birdinv.audio.store import Recording, Store
 from birdinv.data.segmenting import SegmentSettings, segment
 from birdinv.training.config import TrainConfig
 from birdinv.training.loop import train
@@ -83,6 +83,12 @@ def make_run(folder: Path, **settings: object) -> Path:
     config = TrainConfig(**{"epochs": 1, "batch_size": 32, **settings})  # type: ignore[arg-type]
     train(Store(make_store(folder)), folder / "run", config, device="cpu")
     return folder / "run"
+
+
+def segment_starts(store: Store, recording: Recording) -> list[int]:
+    """First samples, positions in `store.audio`, of one recording's segments."""
+    spans = store.spans.get(recording.file, [])
+    return [recording.offset + s for a, b in spans for s in store.windows.starts(a, b).tolist()]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

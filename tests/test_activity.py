@@ -19,6 +19,7 @@ from birdinv.audio.activity import (
     LevelHistogram,
     active_segments,
     active_spans,
+    annotated_spans,
     frame_energy,
     frame_flatness,
 )
@@ -245,3 +246,27 @@ def test_what_is_read_at_once_does_not_grow_with_the_windows() -> None:
         end = len(samples) if windows.hop > 1 else 300_000
         active_spans(read, end, windows, level_of(samples))
         assert longest <= activity.CHUNK_SAMPLES + windows.segment
+
+
+# ---------------------------------------------------------------- annotated
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.integers(1, 400), max_size=12),
+    st.integers(100, 1500),
+    st.sampled_from([10, 50, 100]),
+)
+def test_every_annotated_stretch_has_segments_and_no_segment_comes_twice(lengths, samples, hop):
+    windows = Windows(100, hop)
+    edges = np.cumsum(lengths).tolist()
+    stretches = list(zip(edges[::2], edges[1::2], strict=False))  # apart
+    spans = annotated_spans(stretches, samples, windows)
+    starts = [start for span in spans for start in windows.starts(*span).tolist()]
+    assert len(set(starts)) == len(starts)
+    assert all(a >= 0 and b <= samples and b - a >= 100 for a, b in spans)
+    for start, end in stretches:
+        end = min(end, samples)
+        if start < samples:
+            assert any(s <= (start + end) // 2 < s + 100 for s in starts) or end - start > 100
+            assert any(s < end and start < s + 100 for s in starts)

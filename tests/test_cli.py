@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, sentences, nothing half-written."""
 
+import contextlib
 import errno
 import json
 import os
@@ -179,6 +180,31 @@ def test_nothing_readable_is_4(run: Command, place: Path) -> None:
     assert answer.code == 4 and "cannot be shown: the file has 0 bytes" in answer.sentence
 
 
+def test_a_report_without_the_recordings_that_cannot_be_shown_is_3(
+    run: Command, place: Path
+) -> None:
+    shutil.copytree(place / "run", place / "mine")
+    (place / "zero.wav").write_bytes(b"")
+    answer = run("report mine rec/wren/wren0.wav zero.wav")
+    assert answer.code == 3
+    assert answer.sentence == "birdinv: note: zero.wav cannot be shown: the file has 0 bytes"
+    assert "wren0.wav" in (place / "mine/report.html").read_text()
+    (place / "mine/report.html").unlink()
+    answer = run("report mine zero.wav gone.wav")
+    assert answer.code == 4 and "zero.wav cannot" in answer.sentence
+    assert "gone.wav cannot" in answer.sentence
+    assert not (place / "mine/report.html").exists()
+
+
+def test_a_name_the_terminal_cannot_write_is_no_error(place: Path) -> None:
+    write(place / "some/ворона/a.wav", sound(1))
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    process = start(f"segment some -o new {QUICK}", place, env=environment)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and r"\u0432" in out and r"\u0432" in err
+    assert "unexpected" not in err
+
+
 def test_partial_alone_is_3(run: Command, place: Path) -> None:
     data = write(place / "cut.wav", sound(1)).read_bytes()
     (place / "cut.wav").write_bytes(data[:-5000])
@@ -206,35 +232,37 @@ def test_the_odd_audio_of_the_field_is_3(run: Command, place: Path, data: Path) 
         ("segment rec -o taken", 1, "taken already exists"),
         ("segment rec -o new --unlabelled gone", 1, "gone does not exist"),
         ("segment rec -o new --unlabelled rec", 1, "overlap"),
+        ("segment rec -o new --group-column author", 2, "names a column of --labels, which is not"),
+        ("segmnt rec -o new", 2, "Did you mean 'segment'?"),
         ("segment rec -o new --labels gone.csv", 1, "gone.csv cannot be read: No such file"),
         ("segment rec -o new --labels empty.csv", 1, "empty.csv is empty"),
         ("segment rec -o new --labels odd.csv", 1, "no column 'file'"),
         ("segment rec -o new --labels odd.csv --file-column name", 1, "no column 'label'"),
         ("segment rec -o new --labels binary.csv", 1, "binary.csv is not a UTF-8 CSV table"),
         ("segment mixed -o new", 1, "their class is not clear"),
-        ("segment rec -o new --overlap 1", 1, "the overlap is 1"),
-        ("segment rec -o new --segment 0", 1, "the segment length is 0 s"),
-        ("segment rec -o new --segment 0.001", 1, "at least 512 are needed"),
-        ("segment rec -o new --sample-rate 5", 1, "the sample rate is 5 Hz"),
-        ("segment rec -o new --fractions 0.5,0.5,0.5", 1, "0.5, 0.5, 0.5"),
+        ("segment rec -o new --overlap 1", 2, "the overlap is 1"),
+        ("segment rec -o new --segment 0", 2, "the segment length is 0 s"),
+        ("segment rec -o new --segment 0.001", 2, "at least 512 are needed"),
+        ("segment rec -o new --sample-rate 5", 2, "the sample rate is 5 Hz"),
+        ("segment rec -o new --fractions 0.5,0.5,0.5", 2, "0.5, 0.5, 0.5"),
         ("segment rec -o new --fractions 1", 2, "give three numbers such as"),
         ("segment rec", 2, "Missing option '-o'"),
         ("segment -o new", 2, "Missing argument"),
-        ("train gone -o new", 1, "gone/store.json cannot be read (No such file"),
+        ("train gone -o new", 1, "gone does not exist; expected a store"),
         ("train run -o new", 1, "expected a store made by `birdinv segment`"),
         ("train future -o new", 1, "version 99; this birdinv reads version 1: update birdinv"),
         ("train cut -o new", 1, "audio.npy holds"),
         ("train other -o new", 1, "has another format"),
         ("train store -o full", 1, "or go on with this one by --resume"),
-        ("train store -o new --resume", 1, "run.json cannot be read"),
-        ("train store -o new --epochs 0", 1, "--epochs is 0; give at least 1"),
-        ("train store -o new --alpha 2", 1, "--alpha is 2.0; give a number from 0 to 1"),
+        ("train store -o new --resume", 1, "new does not exist; expected a run"),
+        ("train store -o new --epochs 0", 2, "--epochs is 0; give at least 1"),
+        ("train store -o new --alpha 2", 2, "--alpha is 2.0; give a number from 0 to 1"),
         ("train store -o new --device abacus", 1, "the device 'abacus' cannot be used"),
-        ("train store -o new --labels-per-class 0", 1, "--labels-per-class is 0"),
+        ("train store -o new --labels-per-class 0", 2, "--labels-per-class is 0"),
         ("train store -o new --objective best", 2, "'best' is not one of"),
         ("train store -o new --epoch 3", 2, "No such option"),
         ("train one -o new", 1, "at least two classes"),
-        ("eval gone", 1, "gone/run.json cannot be read (No such file"),
+        ("eval gone", 1, "gone does not exist; expected a run"),
         ("eval store", 1, "expected a run made by `birdinv train`"),
         ("eval run --store one", 1, "is not the store this run was trained on"),
         ("eval run --split train", 2, "'train' is not one of"),
@@ -245,10 +273,10 @@ def test_the_odd_audio_of_the_field_is_3(run: Command, place: Path, data: Path) 
         ("predict run gone -o new", 1, "gone does not exist"),
         ("predict run empty -o new", 4, "no audio file in empty"),
         ("predict run rec -o full", 1, "full already exists"),
-        ("predict run rec -o new --min-conf 2", 1, "--min-conf is 2; give a probability"),
-        ("predict run rec -o new --overlap 1", 1, "the overlap is 1"),
-        ("predict run rec -o new --workers 0", 1, "--workers is 0; give at least 1"),
-        ("predict run rec -o new --top-n 0", 1, "--top-n is 0"),
+        ("predict run rec -o new --min-conf 2", 2, "--min-conf is 2; give a probability"),
+        ("predict run rec -o new --overlap 1", 2, "the overlap is 1"),
+        ("predict run rec -o new --workers 0", 2, "--workers is 0; give at least 1"),
+        ("predict run rec -o new --top-n 0", 2, "--top-n is 0"),
         ("predict run rec -o new --merge-consecutive some", 2, "a number of windows from 1, or"),
         ("predict run rec -o new --merge-consecutive 0", 2, "a number of windows from 1, or all"),
         ("report gone", 1, "gone"),
@@ -297,7 +325,7 @@ def test_bad_input_gets_a_sentence_and_leaves_nothing(
 def test_debug_shows_the_traceback_and_the_sentence(run: Command, place: Path) -> None:
     answer = run("train gone -o new --debug")
     assert answer.code == 1 and "Traceback (most recent call last)" in answer.err
-    assert answer.err.splitlines()[-1].startswith("birdinv: gone/store.json cannot be read")
+    assert answer.err.splitlines()[-1].startswith("birdinv: gone does not exist")
 
 
 def test_an_unexpected_error_asks_for_a_report(
@@ -546,14 +574,16 @@ def test_replacing_that_fails_leaves_the_old_file(
 # ---------------------------------------------------------------- Ctrl-C
 
 
-def interrupt_when(process: subprocess.Popen[str], ready: Callable[[], bool]) -> Answer:
-    """Sends SIGINT once `ready`, and waits for the end."""
+def interrupt_when(
+    process: subprocess.Popen[str], ready: Callable[[], bool], by: signal.Signals = signal.SIGINT
+) -> Answer:
+    """Sends the signal once `ready`, and waits for the end."""
     until = time.monotonic() + 60
     while not ready():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     out, err = process.communicate(timeout=60)
     return Answer(process.returncode, out, err)
 
@@ -576,17 +606,33 @@ def test_ctrl_c_while_segmenting_leaves_nothing(place: Path, long: Path) -> None
     assert left(place) == set()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_while_predicting_keeps_the_finished_tables(
-    place: Path, long: Path, workers: int
+def test_a_termination_while_segmenting_leaves_nothing(place: Path, long: Path) -> None:
+    process = start(f"segment {long} -o new", place)
+    answer = interrupt_when(process, lambda: any(place.glob(".*/audio.npy")), by=signal.SIGTERM)
+    assert answer.code == 130
+    assert "interrupted; new was not written" in answer.sentence
+    assert left(place) == set()
+
+
+@pytest.mark.parametrize(
+    ("workers", "number", "to_all"),
+    [
+        (1, signal.SIGINT, True),
+        (2, signal.SIGINT, True),  # as from a terminal
+        (1, signal.SIGTERM, False),
+        (2, signal.SIGTERM, False),  # `kill`
+        (2, signal.SIGTERM, True),  # a cluster whose time is up
+    ],
+)
+def test_a_signal_while_predicting_keeps_the_finished_tables(
+    place: Path, long: Path, workers: int, number: signal.Signals, to_all: bool
 ) -> None:
-    """With two workers the signal goes to all processes, as it does from a terminal."""
     process = start(f"predict run {long} -o new --workers {workers}", place, start_new_session=True)
     until = time.monotonic() + 60
     while len(list(place.glob("new/robin/*.csv"))) < 3:
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
+    (os.killpg if to_all else os.kill)(process.pid, number)
     out, err = process.communicate(timeout=60)
     answer = Answer(process.returncode, out, err)
     assert answer.code == 130
@@ -598,6 +644,43 @@ def test_ctrl_c_while_predicting_keeps_the_finished_tables(
     assert {line.split(",")[0].removeprefix("robin/") + ".birdinv.csv" for line in listed} == done
     assert 3 <= len(done) < 300
     assert not list(place.glob("new/**/.*"))
+
+
+def test_a_signal_while_workers_start_gets_one_sentence(place: Path, long: Path) -> None:
+    process = start(f"predict run {long} -o new --workers 2", place, start_new_session=True)
+    until = time.monotonic() + 60
+    while len(members(process.pid)) < 3:  # it, the tracker of its semaphores, a worker
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.3)  # in the middle of its imports
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    answer = Answer(process.returncode, out, err)
+    assert answer.code == 130 and len(err.splitlines()) == 1
+    assert "files done so far are in new" in answer.sentence
+
+
+def test_workers_end_with_their_parent(place: Path, long: Path) -> None:
+    process = start(f"predict run {long} -o new --workers 2", place, start_new_session=True)
+    until = time.monotonic() + 60
+    while len(list(place.glob("new/robin/*.csv"))) < 3:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=60)
+    while members(process.pid):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def members(group: int) -> list[int]:
+    """The live processes of a process group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _parent, own = path.read_text().rpartition(")")[2].split()[:3]
+            found += [int(path.parent.name)] if int(own) == group and state != "Z" else []
+    return found
 
 
 def test_a_reader_that_goes_away_is_no_error(place: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -118,21 +119,54 @@ def test_a_name_that_fits_two_recordings_is_refused_and_the_full_names_are_not(t
     assert labels == {"one/a.wav": "1", "two/a.wav": "2"}
 
 
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_of_one_character_or_two_are_the_same(tmp_path, forms):
+    file, cell = (unicodedata.normalize(form, "Žluva hajní.wav") for form in forms)
+    (tmp_path / "tables").mkdir()
+    root = touch(tmp_path / "in", file)
+    for text in (cell, f"../in/{cell}"):
+        got = table(tmp_path / "tables/t.csv", f"file,label\n{text},x\n", root)
+        assert got.known == {file: Label("x")} and not got.missing
+    touch(root, cell)  # two files then, on a disk that tells them apart: each by its own name
+    if len(list(root.iterdir())) == 2:
+        got = table(tmp_path / "tables/t.csv", f"file,label\n{cell},x\n{file},y\n", root)
+        assert got.known == {cell: Label("x"), file: Label("y")}
+
+
 def test_files_that_are_not_there_are_kept_as_missing_wherever_they_point(tmp_path):
     root = touch(tmp_path / "in", "a.wav")
     outside = touch(tmp_path, "secret.wav") / "secret.wav"
     got = table(
         tmp_path / "t.csv",
-        f"file,label,split\nb.wav,robin,train\n../../etc/passwd,x,\n../secret.wav,y,\n{outside},z,\n",
+        "file,label,split\na.wav,robin,\nb.wav,robin,train\n"
+        f"../../etc/passwd,x,\n../secret.wav,y,\n{outside},z,\n",
         root,
     )
-    assert got.known == {}
+    assert set(got.known) == {"a.wav"}
     assert {f: label.label for f, label in got.missing.items()} == {
         "b.wav": "robin",
         "../../etc/passwd": "x",
         "../secret.wav": "y",
         str(outside): "z",
     }
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("x/b.wav,robin\n", "not one of the 1 files .*the first is x/b.wav; did you mean a/b.wav"),
+        ("", "has a header and no rows"),
+    ],
+)
+def test_a_table_that_fits_no_recording_is_refused(tmp_path, rows, sentence):
+    root = touch(tmp_path / "in", "a/b.wav")
+    with pytest.raises(BirdinvError, match=sentence):
+        table(tmp_path / "t.csv", f"file,label\n{rows}", root)
+
+
+def test_paths_written_on_windows_are_found(tmp_path):
+    root = touch(tmp_path / "in", "a/b.wav")
+    assert table(tmp_path / "t.csv", "file,label\na\\b.wav,robin\n", root).known["a/b.wav"].label
 
 
 def test_a_label_with_dots_and_slashes_is_only_a_name(tmp_path):

@@ -2,20 +2,27 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small import RATE, contents, make_run, sound, write, write_bad
 
 from birdinv.audio.windows import Windows
 from birdinv.errors import BirdinvError, Interrupted, NothingReadable
+from birdinv.files import whole_file
 from birdinv.networks.saved import load_model
 from birdinv.prediction import run as prediction
+from birdinv.prediction.pool import in_processes
 from birdinv.prediction.run import predict
 from birdinv.prediction.scoring import ScoredRecording
 from birdinv.prediction.tables import Choice, detections
+from birdinv.progress import Progress
 
 ALL = Choice(0)
 TABLES = ("combined.csv", "files.csv")
@@ -76,7 +83,7 @@ def test_the_rows_are_the_detections_of_each_recording(
     scored = ScoredRecording(field / "z/rate.wav", model, RATE, windows)
     expected = [
         (f"{a * windows.hop / RATE:.3f}", label, f"{score:.4f}")
-        for a, _, label, score in detections(scored, description.classes, choice)
+        for a, _, label, score in detections(scored, description.classes, ["noise"], choice)
     ]
     got = rows(tmp_path / "out/z/rate.wav.birdinv.csv")
     assert [(row["start_s"], row["label"], row["score"]) for row in got] == expected
@@ -164,12 +171,12 @@ def test_what_is_done_is_kept_when_interrupted(
     score, calls = prediction._score_file, []
 
     def interrupted(
-        job: prediction._Job, source: prediction.Source, _heard: object
+        job: prediction._Job, source: prediction.Source, heard: Callable[[float], None]
     ) -> prediction.FileResult:
         calls.append(source)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return score(job, source)
+        return score(job, source, heard)
 
     monkeypatch.setattr(prediction, "_score_file", interrupted)
     with pytest.raises(Interrupted, match="the tables of the 2 files done so far are in"):
@@ -182,6 +189,106 @@ def test_what_is_done_is_kept_when_interrupted(
     for name in TABLES:
         assert whole[name].startswith(part[name])
     assert json.loads((tmp_path / "out/run.json").read_text())["outcome"] == "interrupted"
+
+
+def deadly(source: prediction.Source) -> prediction.FileResult:
+    """What a worker does, except that `a.wav` kills it, and `a.flac` kills the first that tries."""
+    assert prediction._JOB is not None
+    once = prediction._JOB.output / "once"
+    if source.name == "a.wav" or (source.name == "a.flac" and not once.exists()):
+        once.touch()
+        with whole_file(prediction._JOB.output / "half"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return prediction._work(source)
+
+
+def test_a_file_that_kills_its_process_costs_itself_alone(
+    run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(run, [field], tmp_path / "whole", choice=ALL)
+    monkeypatch.setattr(prediction, "_work", deadly)  # here; in the processes it is what it was
+    result = predict(run, [field], tmp_path / "out", choice=ALL, workers=2)
+    assert [file.file for file in result.files if file.status != "ok"] == ["a.wav"]
+    crashed = result.files[1]
+    assert (crashed.file, crashed.status) == ("a.wav", "unreadable")
+    assert crashed.reason == "the decoder crashed (its process died)"
+    assert [row["file"] for row in rows(tmp_path / "out/files.csv")] == [
+        file.file for file in result.files
+    ]
+    whole, out = tables(tmp_path / "whole"), tables(tmp_path / "out")
+    assert out.pop("once") == b"" and set(out) == set(whole)  # nothing half-written is left
+    assert out["a.flac.birdinv.csv"] == whole["a.flac.birdinv.csv"]
+    assert rows(tmp_path / "out/a.wav.birdinv.csv") == []
+    assert json.loads((tmp_path / "out/run.json").read_text())["outcome"] == "finished"
+
+
+def die() -> None:
+    os._exit(1)
+
+
+def test_processes_that_cannot_begin_are_no_fault_of_the_files() -> None:
+    with pytest.raises(BirdinvError, match="a worker process died before it began"):
+        list(in_processes(str, [1, 2], 2, begin=die, arguments=(), crashed=str))
+
+
+def fail_at_three(number: int) -> int:
+    if number == 3:
+        raise OSError("full")
+    return number
+
+
+def nothing() -> None:
+    pass
+
+
+def test_an_error_in_a_process_is_raised_after_what_is_done() -> None:
+    results = in_processes(
+        fail_at_three, range(100), 2, begin=nothing, arguments=(), crashed=lambda number: -number
+    )
+    done: list[int] = []
+    with pytest.raises(OSError, match="full"):
+        done.extend(results)
+    assert {0, 1, 2} <= set(done) and len(done) < 10  # and no more were begun
+
+
+def test_a_line_end_in_a_name_stays_in_its_cell(run: Path, tmp_path: Path) -> None:
+    names = ["a\rb.wav", "c\nd.wav", 'e"f,.wav']
+    for name in names:
+        write(tmp_path / "rec" / name, sound(1))
+    predict(run, [tmp_path / "rec"], tmp_path / "out", choice=ALL)
+    for table in (*TABLES, *(f"{name}.birdinv.csv" for name in names)):
+        expected = set(names) if table in TABLES else {table.removesuffix(".birdinv.csv")}
+        assert {row["file"] for row in rows(tmp_path / "out" / table)} == expected
+
+
+def test_the_model_says_what_is_no_bird(run: Path, field: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "model", tmp_path / "model")
+    info = json.loads((tmp_path / "model/model.json").read_text())
+    info["non_events"] = ["robin"]
+    (tmp_path / "model/model.json").write_text(json.dumps(info))
+    predict(tmp_path / "model", [field], tmp_path / "out", choice=ALL)
+    assert {row["label"] for row in rows(tmp_path / "out/combined.csv")} == {"noise", "wren"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_hours_to_come_are_guessed_from_the_bytes_to_come(
+    run: Path, tmp_path: Path, workers: int
+) -> None:
+    """One long recording before many short ones: by their number the guess would be far off."""
+    write(tmp_path / "rec/0.wav", sound(1, 60.0))
+    for i in range(1, 9):
+        write(tmp_path / "rec" / f"{i}.wav", sound(i, 1.0))
+    totals = []
+
+    class Noted(Progress):
+        def update(
+            self, amount: float, *, total: float | None = None, note: str | None = None
+        ) -> None:
+            totals.extend([] if total is None else [total])
+
+    with Noted("predict", "h of audio") as progress:
+        predict(run, [tmp_path / "rec"], tmp_path / "out", workers=workers, progress=progress)
+    np.testing.assert_allclose(totals, 68 / 3600, rtol=0.02)
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, float("nan")])

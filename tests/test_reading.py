@@ -187,6 +187,17 @@ def test_reasons_say_what_was_found_and_what_was_expected(tmp_path: Path) -> Non
     assert "declares 64000 bytes of audio but 128000" in reasons["declares-half.wav"]
     assert "1 Hz, outside 1000 to 1000000 Hz" in reasons["1-Hz.wav"]
     assert "only the first was read" in reasons["twice.opus"]
+    assert "bytes follow the sound its header declares" in reasons["twice.mp3"]
+
+
+def test_a_flac_of_unknown_length_is_whole(tmp_path: Path) -> None:
+    whole = bytearray(encoded(sound(), "flac"))
+    samples, _ = read(written(tmp_path / "whole.flac", bytes(whole)))
+    whole[21] &= 0xF0  # the number of samples, 36 bits: 0 where an encoder wrote to a pipe
+    whole[22:26] = bytes(4)
+    got, verdict = read(written(tmp_path / "piped.flac", bytes(whole)))
+    assert verdict.status == "ok" and verdict.declared_s is None
+    np.testing.assert_array_equal(got, samples)
 
 
 @pytest.mark.parametrize("ending", CODECS)

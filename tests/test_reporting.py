@@ -207,7 +207,7 @@ def test_without_run_json_there_is_a_sentence_and_no_page(tmp_path, content):
     if content is not None:
         data = content if isinstance(content, bytes) else content.encode()
         (tmp_path / "run.json").write_bytes(data)
-    with pytest.raises(BirdinvError, match=r"run\.json .*expected the record of a run; give"):
+    with pytest.raises(BirdinvError, match=r"run\.json.* expected the record of a run; give"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 

@@ -181,3 +181,13 @@ def test_resampling_is_that_of_one_pass(tmp_path: Path) -> None:
         streamed = np.concatenate(list(resampled(reader, 48000, RATE)))
     decoded, _ = soundfile.read(path, dtype="float32")
     np.testing.assert_allclose(streamed, soxr.resample(decoded, 48000, RATE), atol=1e-4)
+
+
+def test_digital_silence_is_no_bird(tmp_path: Path, model: tuple[nn.Module, Windows]) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, round(SECONDS * RATE))
+    sound[: 4 * RATE] = 0
+    soundfile.write(tmp_path / "gated.wav", sound, RATE, "PCM_16")
+    got, _ = scores(tmp_path / "gated.wav", model)
+    silent = model[1].count(4 * RATE)
+    assert (got[:silent] == 0).all()
+    np.testing.assert_allclose(got[silent:].sum(axis=1), 1, rtol=1e-5)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from birdinv.audio import sources
 from birdinv.audio.sources import find_sources
 from birdinv.errors import BirdinvError, NothingReadable
 
@@ -67,6 +68,22 @@ def test_files_of_one_name_begin_with_their_folders(tmp_path: Path) -> None:
     touch(tmp_path, "north/a.wav", "south/a.wav")
     both = names(tmp_path / "north/a.wav", tmp_path / "south/a.wav")
     assert both == ["north/a.wav", "south/a.wav"]
+
+
+def test_the_root_of_a_disk_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "day/x")
+    monkeypatch.setattr(sources, "_walk", lambda root: ([root / "a.wav"], 0))
+    assert names(Path("/"), tmp_path / "day") == ["day/a.wav", "root/a.wav"]
+
+
+@pytest.mark.parametrize("prefix", ["", "..", "a/../.."])
+def test_no_name_leads_out_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    touch(tmp_path, "a.wav")
+    monkeypatch.setattr(sources, "_unique_names", lambda inputs: [(tmp_path, (prefix,))])
+    with pytest.raises(BirdinvError, match="which leads out of a folder"):
+        find_sources([tmp_path])
 
 
 def test_the_order_of_the_inputs_does_not_matter(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birdinv.data.splits import Item, draw_splits, hide_labels
+from birdinv.audio.store import Recording
+from birdinv.data.splits import Item, assign_splits, draw_splits, hide_labels
 from birdinv.errors import BirdinvError
 
 USUAL = (0.7, 0.15, 0.15)
@@ -26,6 +27,17 @@ chorus = st.lists(
     min_size=1,
     max_size=12,
 )
+
+
+def recording(file, label="wren", *, group="", sha256="", split=""):
+    return Recording(
+        file, label, group, split, "ok", "", "", "1.000000", 22050, 1, 0, 22050, sha256 or file
+    )  # fmt: skip
+
+
+def assigned(recordings, seed=0, without=()):
+    usable = {r.file for r in recordings} - set(without)
+    return {r.file: r.split for r in assign_splits(recordings, usable, USUAL, seed)}
 
 
 def grouped(groups, mixed):
@@ -145,3 +157,46 @@ def test_one_class_does_not_change_the_draw_of_another_and_more_labels_hold_fewe
 def test_hiding_all_labels_is_refused():
     with pytest.raises(BirdinvError, match="--labels-per-class is 0; give the number"):
         hide_labels({"a": "a"}, 0, 0)
+
+
+# ---------------------------------------------------------------- recordings
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_tied_by_groups_and_copies_lies_on_one_side(seed):
+    others = [recording(f"{i}.wav", "robin" if i % 2 else "wren") for i in range(20)]
+    chain = [  # group a – copies of s – group b – copies of t, the last one unlabelled
+        recording("a.wav", group="a"),
+        recording("b.wav", "robin", group="a", sha256="s"),
+        recording("c.wav", group="b", sha256="s"),
+        recording("d.wav", group="b", sha256="t"),
+        recording("e.wav", "", sha256="t"),
+    ]
+    got = assigned([*others, *chain], seed)
+    assert len({got[r.file] for r in chain}) == 1
+    assert {got[r.file] for r in others} == {"train", "valid", "test"}
+    assert assigned([*chain[::-1], *others], seed) == got
+    given_split = [*others, *chain[:-1], recording("e.wav", "", sha256="t", split="test")]
+    assert {assigned(given_split, seed)[r.file] for r in chain} == {"test"}
+
+
+def test_a_recording_without_segments_ties_nothing_by_its_bytes_and_is_not_drawn():
+    others = [recording(f"{i}.wav", group=f"{i}") for i in range(20)]
+    empty = [recording(f"empty{i}.wav", group=f"{i}", sha256="nothing") for i in range(20)]
+    alone = recording("alone.wav", sha256="nothing")
+    got = assigned([*others, *empty, alone], without=[r.file for r in (*empty, alone)])
+    assert {r.file: got[r.file] for r in others} == assigned(others)
+    assert all(got[f"empty{i}.wav"] == got[f"{i}.wav"] for i in range(20))  # by their groups
+    assert got["alone.wav"] == ""
+
+
+def test_given_splits_that_contradict_ties_are_refused():
+    tied = [
+        recording("a.wav", group="a", split="train"),
+        recording("b.wav", group="a", sha256="s"),
+        recording("c.wav", sha256="s", split="test"),
+    ]
+    with pytest.raises(BirdinvError, match=r"a\.wav is given to train and c\.wav to test, but"):
+        assigned(tied)
+    assert assigned(tied, without=["c.wav"])["b.wav"] == "train"
+    assert assigned(tied, without=["b.wav"])["c.wav"] == "test"  # nothing ties them then

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import soundfile
 import soxr
 from damaged import CODECS, damaged, encoded, float_wav, pcm16, sound, wav, write_damaged
+from small import segment_starts
 
 from birdinv.audio.activity import LevelHistogram, active_spans
 from birdinv.audio.reading import STATUSES, Reader
@@ -98,8 +100,7 @@ def test_segments_are_those_found_active(store: Store) -> None:
         level = levels.percentile()
         spans = active_spans(lambda a, b, s=samples: s[a:b], len(samples), WINDOWS, level)
         assert spans == store.spans.get(own.file, [])
-        starts = [own.offset + s for a, b in spans for s in WINDOWS.starts(a, b).tolist()]
-        assert store.segment_starts(own).tolist() == starts
+        starts = segment_starts(store, own)
         assert all(own.offset <= s <= own.offset + own.frames - WINDOWS.segment for s in starts)
         some += len(starts)
     assert some
@@ -108,13 +109,7 @@ def test_segments_are_those_found_active(store: Store) -> None:
 def test_without_activity_every_segment_is_kept(tmp_path: Path, songs: list[Path]) -> None:
     store = build(tmp_path / "store", songs, activity=False)
     for own in store.recordings:
-        assert len(store.segment_starts(own)) == WINDOWS.count(own.frames)
-
-
-def test_a_recording_without_spans_has_no_segments(store: Store) -> None:
-    store.spans.clear()
-    starts = store.segment_starts(store.recordings[0])
-    assert starts.dtype == np.int64 and len(starts) == 0
+        assert len(segment_starts(store, own)) == WINDOWS.count(own.frames)
 
 
 def test_the_same_input_twice_is_byte_identical(tmp_path: Path, songs: list[Path]) -> None:
@@ -303,8 +298,8 @@ def refused(path: Path, sentence: str) -> None:
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, r"store\.json cannot be read .* expected a store made by `birdinv segment`")
-    refused(tmp_path / "missing", "cannot be read")
+    refused(tmp_path, r"holds no store.json; expected a store made by `birdinv segment`")
+    refused(tmp_path / "missing", "does not exist")
     (tmp_path / "store.json").write_text('{"version": 1}')
     refused(tmp_path, "is not a store made by `birdinv segment`: its store.json has another format")
 
@@ -411,11 +406,23 @@ def test_audio_that_is_something_else_is_refused(store: Store, tmp_path: Path) -
         refused(store.path, r"audio\.npy cannot be read")
 
 
+def test_an_opened_store_never_holds_more_than_its_spans(store: Store) -> None:
+    own = store.recordings[0]
+    lines = [f"{own.file},{i % 99},{1000 + i % 99}\n" for i in range(20_000)]
+    (store.path / "spans.csv").write_text("file,start,end\n" + "".join(lines))
+    tracemalloc.start()
+    opened = Store(store.path)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(opened.spans[own.file]) == 20_000
+    assert peak < kept + 1_000_000
+
+
 def test_a_store_without_a_sample_opens(tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_bytes(b"no sound" * 99)
     store = build(tmp_path / "store", [tmp_path / "text.wav"])
     assert len(store.audio) == 0 and store.recordings[0].status == "unreadable"
-    assert store.spans == {} and len(store.segment_starts(store.recordings[0])) == 0
+    assert store.spans == {}
 
 
 # ---------------------------------------------------------------- real files

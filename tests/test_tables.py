@@ -14,12 +14,13 @@ from birdinv.errors import BirdinvError
 from birdinv.prediction.tables import Choice, detections, native_row
 
 CLASSES = ["Noise", "crow", "finch", "background", "dove"]
+NON_EVENTS = ["Noise", "background"]
 Row = tuple[int, int, str, float]
 
 
 def by_definition(scores: np.ndarray, classes: list[str], choice: Choice) -> list[Row]:
     """One bird after the other, one window after the other, sorted at the end."""
-    birds = [i for i, name in enumerate(classes) if name.lower() not in ("noise", "background")]
+    birds = [i for i, name in enumerate(classes) if name not in NON_EVENTS]
     kept = np.zeros(scores.shape, bool)
     for window, row in enumerate(scores):
         best = sorted(birds, key=lambda bird: (-row[bird], bird))[: choice.top_n]
@@ -59,7 +60,7 @@ def test_detections_are_those_of_the_definition(
     scores: np.ndarray, min_conf: float, top_n: int | None, merge: int, size: int
 ) -> None:
     choice = Choice(min_conf, top_n, merge)
-    got = list(detections(blocks(scores, size), CLASSES, choice))
+    got = list(detections(blocks(scores, size), CLASSES, NON_EVENTS, choice))
     assert got == by_definition(scores, CLASSES, choice)
     assert all(a[0] <= b[0] for a, b in pairwise(got))
     assert {label for _, _, label, _ in got} <= {"crow", "finch", "dove"}
@@ -67,19 +68,28 @@ def test_detections_are_those_of_the_definition(
 
 def test_non_events_are_never_reported_and_take_no_place_in_the_top_n() -> None:
     scores = np.array([[0.9, 0.02, 0.05, 0.03, 0.0]] * 3, np.float32)
-    top = list(detections(blocks(scores, 2), CLASSES, Choice(0, top_n=1)))
+    top = list(detections(blocks(scores, 2), CLASSES, NON_EVENTS, Choice(0, top_n=1)))
     assert [row[2] for row in top] == ["finch"] * 3
     only_noise = np.ones((5, 2), np.float32)
-    assert list(detections(blocks(only_noise, 5), ["silence", "OTHER"], Choice(0))) == []
+    names = ["silence", "OTHER"]
+    assert list(detections(blocks(only_noise, 5), names, names, Choice(0))) == []
+
+
+def test_what_is_no_bird_is_what_the_model_says() -> None:
+    scores = np.ones((1, 2), np.float32)
+    found = list(detections(blocks(scores, 1), ["noise", "rain"], ["rain"], Choice(0)))
+    assert [row[2] for row in found] == ["noise"]
 
 
 def test_a_merged_row_has_the_mean_of_its_three_best_scores() -> None:
     scores = np.zeros((6, 5), np.float32)
     scores[1:5, 1] = [0.5, 0.75, 1.0, 0.25]
-    assert list(detections(blocks(scores, 1), CLASSES, Choice(0.25, merge=0))) == [
+    assert list(detections(blocks(scores, 1), CLASSES, NON_EVENTS, Choice(0.25, merge=0))) == [
         (1, 4, "crow", 0.75)
     ]
-    assert [row[:2] for row in detections(blocks(scores, 1), CLASSES, Choice(0.25, merge=3))] == [
+    assert [
+        row[:2] for row in detections(blocks(scores, 1), CLASSES, NON_EVENTS, Choice(0.25, merge=3))
+    ] == [
         (1, 3),
         (4, 4),
     ]
@@ -100,7 +110,7 @@ def test_an_hour_with_few_birds_costs_little() -> None:
     scores[rng.integers(0, len(scores), 500), rng.integers(0, 9, 500)] = 0.9
     names = [f"bird{i}" for i in range(9)] + ["noise"]
     started = time.process_time()
-    found = list(detections(blocks(scores, 64), names, Choice(merge=0)))
+    found = list(detections(blocks(scores, 64), names, ["noise"], Choice(merge=0)))
     assert 300 < len(found) <= 500
     assert time.process_time() - started < 0.5
 

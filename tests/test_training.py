@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,12 +23,15 @@ from birdinv.audio.store import Store
 from birdinv.data.segmenting import SegmentSettings, segment
 from birdinv.errors import BirdinvError, Interrupted
 from birdinv.networks.saved import load_model
+from birdinv.training import loop
+from birdinv.training.checkpoint import Checkpoint
 from birdinv.training.config import TrainConfig
 from birdinv.training.epochs import best_epoch, stops_early
 from birdinv.training.interrupts import interrupts
 from birdinv.training.learner import Learner, choose_device
 from birdinv.training.loop import train
 from birdinv.training.partition import partition, read_roles
+from birdinv.training.scoring import evaluate_run
 
 RATE = 11025
 FILES = ("metrics.csv", "model", "last.pt", "run.json", "split.csv")
@@ -361,7 +365,7 @@ def test_what_cannot_be_resumed_is_refused_with_a_sentence(reference, store, tmp
 
     with pytest.raises(BirdinvError, match=r"is finished; to train again, give -o a new folder"):
         resume(reference)
-    with pytest.raises(BirdinvError, match=r"cannot be read .*; expected a run made by"):
+    with pytest.raises(BirdinvError, match=r"does not exist; expected a run made by"):
         resume(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     run = tmp_path / "run"
@@ -393,7 +397,7 @@ def test_what_cannot_be_resumed_is_refused_with_a_sentence(reference, store, tmp
 def test_a_refused_run_leaves_no_folder_behind(store, tmp_path):
     for config, device, sentence in (
         (CONFIG, "cuda:99", "the device 'cuda:99' cannot be used"),
-        (CONFIG, "meta", "give cpu, cuda or auto"),
+        (CONFIG, "meta", "give cpu or auto"),
         (CONFIG, "toaster", "the device 'toaster' cannot be used"),
         (replace(CONFIG, labels_per_class=0), "cpu", "--labels-per-class is 0"),
         (replace(CONFIG, network="bird11"), "cpu", "no network 'bird11'"),
@@ -634,3 +638,46 @@ def test_the_learning_rate_falls_along_a_cosine_or_stays(reference):
     assert float(rows(reference)[-1]["learning_rate"]) == pytest.approx(
         0.003 * 0.5 * (1 + np.cos(np.pi * 29 / 30)), rel=1e-6
     )
+
+
+def test_long_epochs_are_saved_within_and_it_changes_nothing(
+    reference, store, tmp_path, monkeypatch
+):
+    saved = []
+
+    def save(state, *args):
+        saved.append(state.step)
+        return genuine(state, *args)
+
+    genuine = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", save)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    train(store, tmp_path / "run", CONFIG, device="cpu")
+    steps = int(rows(reference)[-1]["step"])
+    assert saved == list(range(1, steps + 1))
+    assert_same(tmp_path / "run", reference)
+
+
+def test_recordings_without_a_part_to_play_are_listed_too(tmp_path):
+    tones(tmp_path / "in", {"low": 400.0, "high": 1500.0}, 4)
+    soundfile.write(tmp_path / "in/low/short.wav", np.zeros(20), RATE)
+    segment([tmp_path / "in"], tmp_path / "store", SETTINGS)
+    parts = partition(Store(tmp_path / "store"), None, 0)
+    assert parts.unused == {"low/short.wav": "low"}
+    files = {recording.file for recording in Store(tmp_path / "store").recordings}
+    assert {row["file"] for row in parts.rows} == files and len(parts.rows) == len(files)
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ("low/0.wav,test,whale,no", "has no class 'whale'; it has high, low, noise"),
+        ("low/0.wav,guest,low,no", "gives low/0.wav the role 'guest'; expected one of labelled"),
+    ],
+)
+def test_a_split_table_that_was_tampered_with_is_refused(reference, tmp_path, row, sentence):
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    (run / "split.csv").write_text(f"file,role,label,hidden\n{row}\n", "utf-8")
+    with pytest.raises(BirdinvError, match=re.escape(sentence)):
+        evaluate_run(run)

@@ -12,7 +12,7 @@ Memory does not depend on the length of the recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def active_segments(samples: np.ndarray, windows: Windows, first: int, level: fl
     samples_on_grid = samples[skip:]
     energy = frame_energy(samples_on_grid).astype(np.float64)
     offsets = windows.hop * np.arange(count)
-    lo = -(-(offsets - skip) // HOP).clip(max=0)
+    lo = -(-(offsets - skip) // HOP).clip(max=0)  # ceil((offsets − skip) / HOP), at least 0
     hi = (offsets + windows.segment - FRAME - skip) // HOP + 1
     sums = np.concatenate([[0.0], np.cumsum(energy)])
     total = sums[hi] - sums[lo]
@@ -121,6 +121,32 @@ def active_segments(samples: np.ndarray, windows: Windows, first: int, level: fl
         weighted[some] = energy[some] * frame_flatness(views[some * HOP])
     sums = np.concatenate([[0.0], np.cumsum(weighted)])
     return np.asarray(loud & (sums[hi] - sums[lo] < FLATNESS * total))
+
+
+def annotated_spans(
+    stretches: Sequence[tuple[int, int]], samples: int, windows: Windows
+) -> list[tuple[int, int]]:
+    """Spans [start, end) in samples of annotated stretches, each of one segment at least, in order.
+
+    A stretch shorter than a segment grows to one, equally to both sides but not out of the
+    recording; one that begins past the recording's end is left out. Stretches that lie apart give
+    no segment twice; like active spans, grown ones may overlap.
+
+    Args:
+        stretches: annotated samples [start, end), apart from each other.
+        samples: length of the recording, a segment at least.
+    """
+    spans = set()
+    for start, end in stretches:
+        end = min(end, samples)
+        missing = windows.segment - (end - start)
+        if start >= samples:
+            continue
+        if missing > 0:
+            start = min(max(0, start - missing // 2), samples - windows.segment)
+            end = start + windows.segment
+        spans.add((start, end))
+    return sorted(spans)
 
 
 def active_spans(

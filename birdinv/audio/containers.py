@@ -13,9 +13,12 @@ import zlib
 from pathlib import Path
 from typing import IO, NamedTuple
 
-MAX_CHUNKS = (
-    1024  # a recorder writes a dozen; the walk ends also where a file is nothing but chunks
-)
+# A recorder writes a dozen; the walk ends also where a file is nothing but chunks.
+MAX_CHUNKS = 1024
+
+
+SEVENS = (21, 14, 7, 0)
+TAGS = (b"TAG", b"APETAGEX", b"LYRICS")  # what may follow the sound of an MP3
 
 
 class _Layout(NamedTuple):
@@ -89,6 +92,37 @@ def _sound_bytes(file: IO[bytes]) -> tuple[int, int] | None:
             )
             return declared, there if more else min(declared, there)
     return None
+
+
+def mpeg_surplus(path: Path) -> int:
+    """Bytes of an MP3 behind those that the Xing or Info frame at its start accounts for, or 0.
+
+    A decoder stops where that frame says, also when a second recording was appended. Tags (titles,
+    a picture) and zeros may follow.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _mpeg_surplus(file)
+    except (OSError, struct.error, IndexError):
+        return 0
+
+
+def _mpeg_surplus(file: IO[bytes]) -> int:
+    size, start = os.fstat(file.fileno()).st_size, 0
+    head = file.read(10)
+    if head[:3] == b"ID3" and len(head) == 10:  # a tag, its size in four times seven bits
+        start = 10 + sum((b & 127) << s for b, s in zip(head[6:], SEVENS, strict=True))
+    file.seek(start)
+    frame = file.read(256)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if at < 0 or not frame[at + 7] & 2:
+        return 0
+    (sound,) = struct.unpack_from(">I", frame, at + 8 + 4 * (frame[at + 7] & 1))
+    file.seek(start + sound)
+    behind = file.read(1024)
+    if len(behind) < 1024 or behind.startswith(TAGS) or not behind.strip(b"\0"):
+        return 0
+    return int(size - start - sound)
 
 
 def _is_other(file: IO[bytes], at: int, size: int, layout: _Layout, *, zeros: bool) -> bool:

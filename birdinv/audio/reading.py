@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 import soundfile
 
-from birdinv.audio.containers import ogg_damage, sound_bytes
+from birdinv.audio.containers import mpeg_surplus, ogg_damage, sound_bytes
 
 Status = Literal["ok", "partial", "empty", "unreadable"]
 STATUSES: tuple[Status, ...] = ("ok", "partial", "empty", "unreadable")
@@ -148,9 +148,20 @@ class Reader:
         self.verdict = _judge(self.path, file, read, nonfinite, broke)
 
 
+class _ForwardOnly(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is untyped
+    """A file read from front to back.
+
+    soundfile seeks to where it is after every read of a file that can seek: in a FLAC of unknown
+    length (from a pipe) or a damaged one that fails, and what was read is lost.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def _opened(path: Path) -> soundfile.SoundFile:
     # soundfile itself cannot encode a file name that is not UTF-8.
-    return soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
+    return _ForwardOnly(os.fsencode(path) if os.name == "posix" else path)
 
 
 def _mono(block: np.ndarray) -> tuple[np.ndarray, int]:
@@ -185,6 +196,8 @@ def _judge(path: Path, file: soundfile.SoundFile, read: int, nonfinite: int, bro
             problems.append(f"truncated: {present} of the {promised} declared bytes are there")
     if file.format == "OGG" and (damage := ogg_damage(path)):
         problems.append(damage)
+    if file.format == "MP3" and (surplus := mpeg_surplus(path)):
+        problems.append(f"{surplus} bytes follow the sound its header declares and were not read")
     # MPEG decoders drop or add up to two frames of 1152 samples at the ends of a sound file.
     slack = 2 * 1152 if "MPEG" in file.subtype else 0
     if not problems and declared is not None and read < declared - slack:

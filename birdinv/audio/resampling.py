@@ -1,7 +1,7 @@
 """Streams at another sample rate, in the int16 samples that stores hold and networks are fed.
 
-Training and prediction hear a recording through the same `pcm_blocks`, so that a window scored by
-`predict` holds exactly the samples it would have in a store.
+Training and prediction hear a recording through the same `resampled` and `pcm`, so that a window
+scored by `predict` holds exactly the samples it would have in a store.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from birdinv.audio.reading import FOREIGN, READABLE
 from birdinv.errors import BirdinvError, NothingReadable
@@ -58,6 +58,11 @@ def find_sources(inputs: Sequence[Path]) -> Sources:
             below = [path.name] if path == root else [*path.relative_to(root).parts]
             # A name that came from the file system undecodable could not be written to a table.
             name = "/".join([*prefix, *below]).encode("utf-8", "backslashreplace").decode()
+            if PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+                raise BirdinvError(
+                    f"{path} would be called {name}, which leads out of a folder; give the folder "
+                    "that holds it"
+                )
             first = reached.setdefault(os.path.realpath(path), root)
             if first != root:
                 raise BirdinvError(
@@ -86,10 +91,10 @@ def _unique_names(inputs: Iterable[Path]) -> list[tuple[Path, tuple[str, ...]]]:
         prefixes: list[tuple[str, ...]] = [() for _ in distinct]
         names = [path.name for path in distinct]
         if len(distinct) > 1 and len(set(names)) < len(names):
-            prefixes = [(Path(os.path.realpath(path)).parent.name,) for path in distinct]
+            prefixes = [(_name(Path(os.path.realpath(path)).parent),) for path in distinct]
     else:
         prefixes = [
-            (Path(os.path.realpath(path)).name,) if path.is_dir() else () for path in distinct
+            (_name(Path(os.path.realpath(path))),) if path.is_dir() else () for path in distinct
         ]
     taken: set[tuple[str, ...]] = set()
     result = []
@@ -97,11 +102,15 @@ def _unique_names(inputs: Iterable[Path]) -> list[tuple[Path, tuple[str, ...]]]:
         key = (*prefix, path.name) if path.is_file() else prefix
         if key in taken:
             raise BirdinvError(
-                f"two inputs are both called {path.name}; give the folder that holds both instead"
+                f"two inputs are both called {key[-1]}; give the folder that holds both instead"
             )
         taken.add(key)
         result.append((path, prefix))
     return result
+
+
+def _name(folder: Path) -> str:
+    return folder.name or "root"  # of a disk: it has no name, and names must not begin with "/"
 
 
 def _walk(root: Path) -> tuple[list[Path], int]:

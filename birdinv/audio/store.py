@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from birdinv.audio.activity import LevelHistogram, active_spans
+from birdinv.audio.activity import LevelHistogram, active_spans, annotated_spans
 from birdinv.audio.reading import Reader, Verdict
 from birdinv.audio.resampling import ahead, pcm, resampled
 from birdinv.audio.windows import Windows
 from birdinv.errors import BirdinvError
-from birdinv.files import read_csv, read_json, write_csv, write_json
+from birdinv.files import csv_rows, read_json, write_csv, write_json
 
 FORMAT = "birdinv-store"
 VERSION = 1
@@ -82,9 +82,9 @@ class Store:
             self.classes: list[str] = [str(name) for name in info["classes"]]
             self.non_events: list[str] = [str(name) for name in info["non_events"]]
             self.hash = str(info["hash"])
-            self.recordings = [_recording(row) for row in read_csv(path / "recordings.csv")[1]]
+            self.recordings = [_recording(row) for row in csv_rows(path / "recordings.csv")]
             self.spans: dict[str, list[tuple[int, int]]] = {}
-            for row in read_csv(path / "spans.csv")[1]:
+            for row in csv_rows(path / "spans.csv"):
                 span = int(row["start"]), int(row["end"])
                 self.spans.setdefault(row["file"], []).append(span)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -130,11 +130,6 @@ class Store:
             )
         return np.asarray(audio)
 
-    def segment_starts(self, recording: Recording) -> np.ndarray:
-        """First samples (int64 `[S]`, positions in `audio`) of one recording's segments."""
-        starts = [self.windows.starts(a, b) for a, b in self.spans.get(recording.file, [])]
-        return recording.offset + np.concatenate([np.zeros(0, np.int64), *starts])
-
 
 def _recording(row: Mapping[str, str]) -> Recording:
     whole = {"source_rate", "channels", "offset", "frames"}
@@ -146,13 +141,17 @@ def _recording(row: Mapping[str, str]) -> Recording:
 
 @dataclass(frozen=True)
 class Stored:
-    """What one recording left in a store being written."""
+    """What one recording left in a store being written.
+
+    `past_end` is how many of its annotated stretches begin past its end.
+    """
 
     verdict: Verdict
     offset: int
     frames: int
     spans: list[tuple[int, int]]
     sha256: str
+    past_end: int = 0
 
 
 class StoreWriter:
@@ -165,10 +164,18 @@ class StoreWriter:
         self._file = open(folder / "audio.npy", "w+b")  # noqa: SIM115  closed by close()
         self._file.write(bytes(HEADER_BYTES))
 
-    def add(self, path: Path, heard: Callable[[float, float], None] | None = None) -> Stored:
+    def add(
+        self,
+        path: Path,
+        heard: Callable[[float, float], None] | None = None,
+        *,
+        stretches: Sequence[tuple[float, float]] = (),
+    ) -> Stored:
         """Streams one recording in; a bad one leaves what could be read of it and its verdict.
 
         Args:
+            stretches: annotated seconds [start, end). Where there are any, they are the spans (see
+                `annotated_spans`), whatever sounds in them: someone has said that they count.
             heard: is told, now and then, the seconds read since and those the header promises.
         """
         offset, clipped = self._frames, 0
@@ -180,21 +187,32 @@ class StoreWriter:
                 for block in stream:
                     samples, over = pcm(block)
                     clipped += over
-                    if self._activity:
+                    if self._activity and not stretches:
                         levels.update(samples)
                     self._file.write(samples.astype("<i2", copy=False).data)
                     self._frames += len(samples)
                     if heard is not None:
                         heard(len(samples) / self.sample_rate, reader.promised_s)
         frames = self._frames - offset
-        spans = self._spans(offset, frames, levels)
+        rate, long_enough = self.sample_rate, frames >= self.windows.segment
+        annotated = [(round(a * rate), round(b * rate)) for a, b in stretches if long_enough]
+        spans = self._spans(offset, frames, levels, annotated)
         self._file.seek(0, 2)
-        verdict = _with_notes(reader.verdict, clipped, frames, spans, self)
-        return Stored(verdict, offset, frames, spans, digest.result())
+        verdict = _with_notes(reader.verdict, clipped, frames, spans, annotated, self)
+        past_end = sum(start >= frames for start, _ in annotated)
+        return Stored(verdict, offset, frames, spans, digest.result(), past_end)
 
-    def _spans(self, offset: int, frames: int, levels: LevelHistogram) -> list[tuple[int, int]]:
+    def _spans(
+        self,
+        offset: int,
+        frames: int,
+        levels: LevelHistogram,
+        annotated: Sequence[tuple[int, int]],
+    ) -> list[tuple[int, int]]:
         if frames < self.windows.segment:
             return []
+        if annotated:
+            return annotated_spans(annotated, frames, self.windows)
         if not self._activity:
             return [(0, frames)]
         return active_spans(
@@ -265,21 +283,33 @@ def _npy_header(frames: int) -> bytes:
 
 
 def _with_notes(
-    verdict: Verdict, clipped: int, frames: int, spans: Sequence[object], writer: StoreWriter
+    verdict: Verdict,
+    clipped: int,
+    frames: int,
+    spans: Sequence[object],
+    annotated: Sequence[tuple[int, int]],
+    writer: StoreWriter,
 ) -> Verdict:
-    """The reader's verdict with what the store has to add: too short, clipped, nothing active."""
+    """The reader's verdict with what the store has to add: clipped, too short, nothing to use."""
     status, notes = verdict.status, [verdict.reason] if verdict.reason else []
     if clipped:
         notes.append(f"{clipped} of {frames} samples beyond full scale were clipped")
         if clipped > 0.01 * frames and status == "ok":
             status = "partial"
+    one_segment = f"one segment of {writer.windows.segment / writer.sample_rate:.3g} s"
+    inside = [(start, min(end, frames)) for start, end in annotated if start < frames]
+    grown = sum(end - start < writer.windows.segment for start, end in inside)
+    if grown:
+        notes.append(f"{grown} of {len(annotated)} annotated stretches grew to {one_segment}")
+    if len(inside) < len(annotated):
+        past_end = len(annotated) - len(inside)
+        notes.append(f"{past_end} of {len(annotated)} annotated stretches begin past the end")
     if status in ("ok", "partial") and not spans:
-        if frames < writer.windows.segment:
+        if annotated:
             status = "empty"
-            notes.append(
-                f"{frames / writer.sample_rate:.3f} s is shorter than one segment of "
-                f"{writer.windows.segment / writer.sample_rate:.3g} s"
-            )
+        elif frames < writer.windows.segment:
+            status = "empty"
+            notes.append(f"{frames / writer.sample_rate:.3f} s is shorter than {one_segment}")
         else:
             notes.append("no active segment")
     return replace(verdict, status=status, reason="; ".join(notes))

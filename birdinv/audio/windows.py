@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from birdinv.errors import BirdinvError
+from birdinv.errors import SettingError
 
 MIN_SAMPLES = 512  # two activity frames; shorter windows say nothing about a bird
 
@@ -22,17 +22,17 @@ class Windows:
     def from_seconds(cls, segment_s: float, overlap: float, sample_rate: int) -> Windows:
         """Windows of `segment_s` seconds of which a fraction `overlap` in [0, 1) is shared."""
         if not 0 <= overlap < 1:
-            raise BirdinvError(
+            raise SettingError(
                 f"the overlap is {overlap:g}; it is the fraction of a window shared with the next "
                 "one: give a number from 0 to below 1, such as 0.9"
             )
         if not 0 < segment_s <= 60:
-            raise BirdinvError(
+            raise SettingError(
                 f"the segment length is {segment_s:g} s; give a length above 0 and up to 60 s"
             )
         segment = round(segment_s * sample_rate)
         if segment < MIN_SAMPLES:
-            raise BirdinvError(
+            raise SettingError(
                 f"a segment of {segment_s:g} s has {segment} samples at {sample_rate} Hz; "
                 f"at least {MIN_SAMPLES} are needed: take a longer segment or a higher rate"
             )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from birdinv.audio.store import Store
+from birdinv.errors import BirdinvError
 from birdinv.losses import UNLABELED
 from birdinv.networks.layers import normalise
 
@@ -25,10 +26,17 @@ class Segments:
     Args:
         store: where the samples are.
         labels: recording → class name, or "" for unlabelled; only these recordings take part.
+
+    Raises:
+        BirdinvError: a class that the store does not have.
     """
 
     def __init__(self, store: Store, labels: Mapping[str, str]) -> None:
         number = {name: i for i, name in enumerate(store.classes)} | {"": UNLABELED}
+        if unknown := sorted(set(labels.values()) - set(number)):
+            raise BirdinvError(
+                f"{store.path} has no class {unknown[0]!r}; it has {', '.join(store.classes)}"
+            )
         spans = [
             (r.offset + start, store.windows.count(end - start), number[labels[r.file]], row)
             for row, r in enumerate(store.recordings)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,6 +86,10 @@ def labels_from_csv(
     A file is named as `recordings.csv` will name it, or by its path from an input, from the CSV or
     from here. Recordings the table does not name have no label. An empty label means unlabelled.
 
+    Annotated stretches are used as they are: no activity detection inside them, nothing outside.
+    One shorter than a segment, as most calls are, grows to a segment to both sides; one that begins
+    past the end of its recording is counted in a warning.
+
     Raises:
         BirdinvError: a column is missing, a cell cannot be understood, a name fits two recordings,
             a file has two labels, two groups or two splits, a group lies in two splits.
@@ -98,16 +103,15 @@ def labels_from_csv(
         if column is not None and column not in columns:
             near = difflib.get_close_matches(column, columns, 1)
             guess = f" (did you mean {near[0]}?)" if near else ""
+            if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
+                guess = " (it seems to be separated by semicolons or tabs; save it with commas)"
             raise BirdinvError(
                 f"{path} has no column {column!r}{guess}; its columns are {', '.join(columns)}: "
                 f"name the right one with {option}"
             )
     if group_column is None and "group" in columns:
         group_column = "group"
-    by_path = {os.path.normcase(os.path.realpath(source.path)): source.name for source in sources}
-    names = {source.name for source in sources}
-    folders = (s.root if s.root.is_dir() else s.root.parent for s in sources)
-    roots = list(dict.fromkeys([*folders, path.parent, Path()]))
+    find = _finder(path, sources)
     known: dict[str, Label] = {}
     missing: dict[str, Label] = {}
     for number, row in enumerate(rows, start=2):
@@ -117,8 +121,7 @@ def labels_from_csv(
         file = row[file_column].strip()
         if "\0" in file:
             raise BirdinvError(f"{where} names the file {file!r}; expected a path")
-        paths = (os.path.normcase(os.path.realpath(root / file)) for root in roots)
-        found = {file} if file in names else {by_path[p] for p in paths if p in by_path}
+        found = find(file)
         if len(found) > 1:
             raise BirdinvError(
                 f"{where} names {file}, which may be {' or '.join(sorted(found))}; write one of "
@@ -138,8 +141,56 @@ def labels_from_csv(
         )
         target, key = (missing, file) if name is None else (known, name)
         target[key] = label if key not in target else _merged(target[key], label, file, where)
+    if not known:
+        raise BirdinvError(_nothing_found(path, sources, list(missing)))
     _require_one_split_a_group(path, known)
     return Labels(known, missing)
+
+
+def _nothing_found(table: Path, sources: Sequence[Source], files: Sequence[str]) -> str:
+    """Why not one row of a table fits a recording."""
+    if not files:
+        return f"{table} has a header and no rows; expected a row for each labelled recording"
+    last = files[0].replace("\\", "/").rpartition("/")[2]
+    near = [source.name for source in sources if source.name.rpartition("/")[2] == last]
+    guess = f"; did you mean {near[0]}?" if near else ""
+    return (
+        f"not one of the {len(files)} files that {table} names is below the inputs (the first is "
+        f"{files[0]}{guess}); write their paths from the input folder or from the table"
+    )
+
+
+def _finder(table: Path, sources: Sequence[Source]) -> Callable[[str], set[str]]:
+    """Gives the names of the recordings that a cell of `table` may mean.
+
+    Names are compared as NFC: macOS and some archives write é as two characters, tables as one.
+    """
+    names = {source.name for source in sources}
+    by_name: dict[str, set[str]] = {}
+    by_path: dict[str, set[str]] = {}
+    for real, name in {_real(source.path): source.name for source in sources}.items():
+        by_path.setdefault(_nfc(real), set()).add(name)
+    for name in names:
+        by_name.setdefault(_nfc(name), set()).add(name)
+    folders = (s.root if s.root.is_dir() else s.root.parent for s in sources)
+    roots = list(dict.fromkeys([*folders, table.parent, Path()]))
+
+    def find(file: str) -> set[str]:
+        if file in names:
+            return {file}
+        file = file if os.sep == "\\" else file.replace("\\", "/")  # written on Windows
+        paths = (_nfc(_real(root / file)) for root in roots)
+        return by_name.get(_nfc(file)) or set().union(*(by_path.get(p, set()) for p in paths))
+
+    return find
+
+
+def _real(path: Path) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _stretch(row: Mapping[str, str], where: str) -> tuple[tuple[float, float], ...]:

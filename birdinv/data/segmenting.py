@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from birdinv.audio.export import export_segments
 from birdinv.audio.sources import Source, find_sources
 from birdinv.audio.store import Recording, Stored, StoreWriter
 from birdinv.audio.windows import Windows
 from birdinv.data.labels import Label, Labels, is_non_event, labels_from_csv, labels_from_folders
-from birdinv.data.splits import Item, draw_splits
-from birdinv.errors import BirdinvError, Interrupted
-from birdinv.files import require_new, safe_name, whole_file, whole_folder
+from birdinv.data.splits import assign_splits, draw_splits
+from birdinv.errors import BirdinvError, Interrupted, SettingError
+from birdinv.files import require_new, size_of, whole_folder
 from birdinv.progress import Progress
 
 RATES_HZ = (2_000, 384_000)
@@ -82,7 +81,7 @@ def segment(
         BirdinvError: bad settings, inputs or labels; `output` exists.
     """
     if not RATES_HZ[0] <= settings.sample_rate <= RATES_HZ[1]:
-        raise BirdinvError(
+        raise SettingError(
             f"the sample rate is {settings.sample_rate} Hz; give one from {RATES_HZ[0]} to "
             f"{RATES_HZ[1]} Hz, such as 22050"
         )
@@ -91,7 +90,8 @@ def segment(
     require_new(output, "store")
     _require_apart(inputs, unlabelled)
     sources = find_sources([*inputs, *unlabelled])
-    known = _labels([s for s in sources.found if s.root not in unlabelled], labels, columns)
+    own = [s for s in sources.found if s.root not in unlabelled]
+    known = _labels(own, labels, columns)
     named = f"named in {labels.name}, but not found below the inputs" if labels else ""
     with whole_folder(output) as folder:
         writer = StoreWriter(folder, settings.sample_rate, windows, activity=settings.activity)
@@ -104,12 +104,12 @@ def segment(
             recordings += [_missing(file, label, named) for file, label in known.missing.items()]
             recordings.sort(key=lambda r: r.file)
             spans = {r.file: stored[r.file].spans for r in recordings if r.file in stored}
-            segments = {f: sum(windows.count(b - a) for a, b in own) for f, own in spans.items()}
-            recordings = _with_splits(recordings, segments, settings)
-            usable = [r for r in recordings if segments.get(r.file)]
-            classes = sorted({r.label for r in usable if r.label})
+            segments = {f: sum(windows.count(b - a) for a, b in ab) for f, ab in spans.items()}
+            usable = {file for file, count in segments.items() if count}
+            recordings = assign_splits(recordings, usable, settings.fractions, settings.seed)
+            classes = sorted({r.label for r in recordings if r.label and r.file in usable})
             if export:
-                _export(writer, recordings, spans)
+                export_segments(writer, recordings, spans)
             writer.finish(
                 recordings,
                 spans,
@@ -129,7 +129,18 @@ def segment(
             ) from None
         finally:
             writer.close()
-    warnings = _warnings(recordings, usable, labels)
+    warnings = _warnings(recordings, usable)
+    unnamed = sum(not known.known.get(s.name, Label()).label for s in own)
+    if labels and unnamed:
+        warnings.append(f"{unnamed} recordings have no label in {labels.name}: unlabelled")
+    past_end = sum(s.past_end for s in stored.values())
+    if past_end:
+        stretches = sum(len(label.stretches) for label in known.known.values())
+        warnings.append(
+            f"{past_end} of {stretches} annotated stretches begin past the end of their recording"
+        )
+    roots = {source.root for source in sources.found}
+    warnings += [f"no recording in {path}" for path in (*inputs, *unlabelled) if path not in roots]
     if sources.others:
         warnings.append(f"other files beside the recordings, passed over: {sources.others}")
     return Segmented(recordings, segments, classes, warnings)
@@ -163,16 +174,15 @@ def _read_all(
     writer: StoreWriter, sources: Sequence[Source], labels: Labels, progress: Progress | None
 ) -> dict[str, Stored]:
     """Reads every recording once, in the order of their names."""
-    sizes = {source.name: _size(source.path) for source in sources}
+    sizes = {source.name: size_of(source.path) for source in sources}
     everything, done, hours = max(1, sum(sizes.values())), 0, 0.0
     stored = {}
     for source in sources:
         done += sizes[source.name]
         heard = _teller(progress, hours, everything / max(1, done), source.name)
-        own = writer.add(source.path, heard)
-        hours += own.verdict.read_s / 3600
         stretches = labels.known.get(source.name, Label()).stretches
-        stored[source.name] = _within(own, stretches, writer) if stretches else own
+        stored[source.name] = writer.add(source.path, heard, stretches=stretches)
+        hours += stored[source.name].verdict.read_s / 3600
     return stored
 
 
@@ -192,26 +202,6 @@ def _teller(
         progress.update(seconds / 3600, total=total, note=name[-30:])
 
     return heard
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
-def _within(
-    stored: Stored, stretches: Sequence[tuple[float, float]], writer: StoreWriter
-) -> Stored:
-    """Only what lies in the annotated stretches (seconds)."""
-    rate, shortest = writer.sample_rate, writer.windows.segment
-    spans = [
-        (max(a, round(start_s * rate)), min(b, round(end_s * rate)))
-        for start_s, end_s in stretches
-        for a, b in stored.spans
-    ]
-    return replace(stored, spans=[(a, b) for a, b in spans if b - a >= shortest])
 
 
 def _row(name: str, label: Label, stored: Stored) -> Recording:
@@ -235,93 +225,37 @@ def _row(name: str, label: Label, stored: Stored) -> Recording:
 
 def _missing(file: str, label: Label, reason: str) -> Recording:
     return Recording(
-        file,
-        label.label,
-        label.group,
-        label.split,
-        "unreadable",
-        reason,
-        "",
-        "0.000000",
-        0,
-        0,
-        0,
-        0,
-        "",
+        file=file,
+        label=label.label,
+        group=label.group,
+        split=label.split,
+        status="unreadable",
+        reason=reason,
+        declared_s="",
+        read_s="0.000000",
+        source_rate=0,
+        channels=0,
+        offset=0,
+        frames=0,
+        sha256="",
     )
 
 
-def _with_splits(
-    recordings: Sequence[Recording], segments: Mapping[str, int], settings: SegmentSettings
-) -> list[Recording]:
-    """Draws a split for every labelled recording that has none; unlabelled ones serve training.
-
-    Only recordings with segments take part, so that an unreadable one changes nobody's split. Two
-    copies of one file count as one group. A group lies on one side whole, its unlabelled recordings
-    too: those of a test group are not trained on.
-    """
-
-    def group(recording: Recording) -> str:
-        return recording.group or recording.sha256 or recording.file
-
-    sides = {group(r): r.split for r in recordings if r.split}
-    items = [
-        Item(r.file, r.label, group(r))
-        for r in recordings
-        if r.label and not r.split and group(r) not in sides and segments.get(r.file)
-    ]
-    drawn = draw_splits(items, settings.fractions, settings.seed)
-    sides |= {item.group: drawn[item.name] for item in items}
-    return [
-        replace(r, split=r.split or sides.get(group(r), "" if r.label else "train"))
-        for r in recordings
-    ]
-
-
-def _export(
-    writer: StoreWriter,
-    recordings: Sequence[Recording],
-    spans: dict[str, list[tuple[int, int]]],
-) -> None:
-    """Every segment as `segments/<class>/<recording>/<first sample>.wav`."""
-    import soundfile
-
-    taken: set[Path] = set()
-    for recording in recordings:
-        folder = writer.folder / "segments" / safe_name(recording.label or "unlabelled")
-        for name in recording.file.split("/"):
-            folder /= safe_name(name)
-        while folder in taken:  # two names may become safe in the same way
-            folder = folder.with_name(f"{folder.name}_")
-        taken.add(folder)
-        for span in spans.get(recording.file, []):
-            for start in writer.windows.starts(*span):
-                first = recording.offset + int(start)
-                samples = writer.samples(first, first + writer.windows.segment)
-                with whole_file(folder / f"{start:010d}.wav", "wb") as file:
-                    soundfile.write(
-                        file, np.asarray(samples), writer.sample_rate, "PCM_16", format="WAV"
-                    )
-
-
-def _warnings(
-    recordings: Sequence[Recording], usable: Sequence[Recording], labels: Path | None
-) -> list[str]:
+def _warnings(recordings: Sequence[Recording], usable: Collection[str]) -> list[str]:
+    """What is wrong with the classes; `usable` are the names of recordings with segments."""
     warnings = []
-    lost = {r.label for r in recordings if r.label} - {r.label for r in usable}
+    used = [r for r in recordings if r.label and r.file in usable]
+    classes = {r.label for r in used}
+    lost = {r.label for r in recordings if r.label} - classes
     if lost:
         warnings.append(
             f"no usable recording of {', '.join(sorted(lost))}: not a class of the store"
         )
     for split, use in (("valid", "select on"), ("test", "test on")):
-        present = {r.label for r in usable if r.split == split}
-        absent = sorted({r.label for r in usable if r.label} - present)
+        absent = sorted(classes - {r.label for r in used if r.split == split})
         if absent:
             warnings.append(
-                f"no {split} recording of {', '.join(absent)}: too few recordings to {use}"
+                f"no {split} recording of {', '.join(absent)} to {use}: too few recordings or "
+                "groups, or the splits that were given"
             )
-    if labels is not None:
-        count = sum(not r.label for r in recordings)
-        if count:
-            warnings.append(f"{count} recordings have no label in {labels.name}: unlabelled")
     return warnings

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from birdinv.errors import BirdinvError
+from birdinv.audio.store import Recording
+from birdinv.errors import BirdinvError, SettingError
 
 SPLITS = ("train", "valid", "test")
 
@@ -20,6 +21,65 @@ class Item:
     name: str
     label: str
     group: str = ""
+
+
+def assign_splits(
+    recordings: Sequence[Recording],
+    usable: Collection[str],
+    fractions: tuple[float, float, float],
+    seed: int,
+) -> list[Recording]:
+    """The recordings, each labelled usable one with a split; unlabelled ones serve training.
+
+    Recordings of one group lie on one side, and so do copies of one file whatever their groups,
+    and whatever is tied by several of these. A given split holds for all that is tied to it, and
+    unlabelled recordings tied to a test recording are not trained on.
+
+    Args:
+        usable: names of the recordings with segments. Only these are drawn and only their copies
+            tie, so that an unreadable one changes nobody's split.
+
+    Raises:
+        BirdinvError: the given splits put two that are tied on two sides.
+    """
+    tie = _ties(recordings, usable)
+    sides: dict[str, Recording] = {}
+    for r in sorted(recordings, key=lambda r: r.file not in usable):
+        first = sides.setdefault(tie[r.file], r) if r.split else r
+        if first.split != r.split and r.file in usable:
+            raise BirdinvError(
+                f"{first.file} is given to {first.split} and {r.file} to {r.split}, but they are "
+                "copies of one file, or tied by copies within their groups; give them one split"
+            )
+    items = [r for r in recordings if r.label and r.file in usable and tie[r.file] not in sides]
+    names: dict[str, str] = {}  # of each tie, as if it were a group: independent of the unlabelled
+    for r in items:
+        name = r.group or r.sha256 or r.file
+        names[tie[r.file]] = min(name, names.get(tie[r.file], name))
+    drawn = draw_splits([Item(r.file, r.label, names[tie[r.file]]) for r in items], fractions, seed)
+    split = {t: r.split for t, r in sides.items()} | {tie[file]: s for file, s in drawn.items()}
+    return [
+        replace(r, split=r.split or split.get(tie[r.file], "" if r.label else "train"))
+        for r in recordings
+    ]
+
+
+def _ties(recordings: Sequence[Recording], usable: Collection[str]) -> dict[str, str]:
+    """File → one file of all those that it is tied to by a group or by the same bytes."""
+    up = {r.file: r.file for r in recordings}  # a forest: each file → itself or one nearer the root
+
+    def root(file: str) -> str:
+        while up[file] != file:
+            up[file] = file = up[up[file]]
+        return file
+
+    first: dict[tuple[str, str], str] = {}
+    for r in recordings:
+        bytes_alike = r.sha256 if r.file in usable else ""  # all empty files are alike
+        for key in (("group", r.group), ("sha256", bytes_alike)):
+            if key[1]:
+                up[root(r.file)] = root(first.setdefault(key, r.file))
+    return {file: root(file) for file in up}
 
 
 def draw_splits(
@@ -36,9 +96,9 @@ def draw_splits(
         BirdinvError: fractions that are negative or do not sum to 1, or nothing for training.
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
-        raise BirdinvError(
+        raise SettingError(
             f"the split fractions are {', '.join(f'{f:g}' for f in fractions)}; give three numbers "
-            "from 0 to 1 for train, valid and test that sum to 1, such as 0.7,0.15,0.15"
+            "for train, valid and test, train above 0, that sum to 1, such as 0.7,0.15,0.15"
         )
     groups: dict[tuple[str, str], list[Item]] = {}
     for item in sorted(items, key=lambda item: item.name):
@@ -98,7 +158,7 @@ def hide_labels(
             not change another's draw.
     """
     if per_class < 1:
-        raise BirdinvError(
+        raise SettingError(
             f"--labels-per-class is {per_class}; give the number of recordings of each class "
             "that keep their label, at least 1"
         )

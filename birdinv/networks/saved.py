@@ -66,6 +66,11 @@ def load_model(folder: Path) -> tuple[nn.Module, Description]:
     """
     if (folder / "model").is_dir():
         folder = folder / "model"
+    elif (folder / "run.json").exists():
+        raise BirdinvError(
+            f"the run {folder} has no model yet: it was interrupted, or is not at its end; go on "
+            "with `birdinv train … --resume`"
+        )
     expected = "a model folder or a run made by `birdinv train`"
     info = read_json(folder / "model.json", expected)
     if info.get("format") != FORMAT:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import datetime
 import hashlib
-import multiprocessing
 import os
 import platform
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,9 +18,19 @@ from torch import nn
 
 from birdinv.audio.sources import Source, find_sources
 from birdinv.audio.windows import Windows
-from birdinv.errors import BirdinvError, Interrupted
-from birdinv.files import require_new, whole_file, write_csv, write_json
+from birdinv.clock import now
+from birdinv.errors import Interrupted, SettingError
+from birdinv.files import (
+    require_new,
+    row_writer,
+    size_of,
+    sweep,
+    whole_file,
+    write_csv,
+    write_json,
+)
 from birdinv.networks.saved import Description, load_model
+from birdinv.prediction.pool import in_processes, stop_if_told
 from birdinv.prediction.scoring import ScoredRecording
 from birdinv.prediction.tables import COLUMNS, DEFAULT_CHOICE, Choice, detections, native_row
 from birdinv.progress import Progress
@@ -99,7 +102,8 @@ def predict(
 
     Raises:
         Interrupted: on Ctrl-C; the finished tables are kept.
-        BirdinvError: no such model or input, bad settings, `output` exists.
+        BirdinvError: no such model or input, bad settings, `output` exists; a worker process that
+            dies before it can begin. One that dies over a recording makes it unreadable.
     """
     network, description = load_model(model)
     windows = description.windows
@@ -108,7 +112,7 @@ def predict(
         hop = Windows.from_seconds(seconds, overlap, description.sample_rate).hop
         windows = Windows(windows.segment, hop)
     if workers < 1:
-        raise BirdinvError(f"--workers is {workers}; give at least 1")
+        raise SettingError(f"--workers is {workers}; give at least 1")
     require_new(output, "predictions")
     sources = find_sources(inputs)
     job = _Job(network, description, windows, choice, output)
@@ -117,6 +121,8 @@ def predict(
     write_json(output / "run.json", {**info, "outcome": "running"})
     results: list[FileResult] = []
     outcome, hours, told = "failed", 0.0, 0.0
+    sizes = {source.name: size_of(source.path) for source in sources.found}
+    read = 0  # bytes
 
     def heard(seconds: float) -> None:
         nonlocal told
@@ -125,13 +131,15 @@ def predict(
             progress.update(seconds / 3600)
 
     try:
-        for result in _results(job, model, sources.found, workers, heard):
-            results.append(result)
-            hours += float(result.read_s) / 3600
-            if progress is not None:
-                total = hours * len(sources.found) / len(results)
-                progress.update(hours - told, total=total, note=f"{len(results)} files")
-            told = hours
+        with closing(_results(job, model, sources.found, workers, heard)) as made:
+            for result in made:
+                results.append(result)
+                hours += float(result.read_s) / 3600
+                read += sizes[result.file]
+                if progress is not None:  # the hours to come, guessed from the bytes to come
+                    total = hours * sum(sizes.values()) / max(1, read)
+                    progress.update(hours - told, total=total, note=f"{len(results)} files")
+                told = hours
         outcome = "finished"
     except KeyboardInterrupt:
         outcome = "interrupted"
@@ -139,11 +147,12 @@ def predict(
             f"interrupted; the tables of the {len(results)} files done so far are in {output}"
         ) from None
     finally:  # what is done is kept, also after Ctrl-C
+        sweep(output)
         results.sort(key=lambda result: result.file)
         _combine(output, results)
         write_csv(output / "files.csv", [f.name for f in fields(FileResult)], map(asdict, results))
         counts = dict(Counter(result.status for result in results))
-        info |= {"inputs": len(sources.found), "statuses": counts, "ended": _now()}
+        info |= {"inputs": len(sources.found), "statuses": counts, "ended": now()}
         write_json(output / "run.json", {**info, "outcome": outcome})
     others = f"other files beside the recordings, passed over: {sources.others}"
     return Predicted(results, windows, (others,) if sources.others else ())
@@ -155,52 +164,22 @@ def _results(
     sources: Sequence[Source],
     workers: int,
     heard: Callable[[float], None],
-) -> Iterator[FileResult]:
-    if workers == 1 or len(sources) == 1:
-        with cpu_threads(1):  # as in a worker
-            for source in sources:
-                yield _score_file(job, source, heard)
+) -> Generator[FileResult, None, None]:
+    """A result for every source, as they are done."""
+    if workers > 1 and len(sources) > 1:
+        arguments = (model, job.windows, job.choice, job.output)
+        yield from in_processes(
+            _work,
+            sources,
+            workers,
+            begin=_begin_worker,
+            arguments=arguments,
+            crashed=lambda source: _crashed(job, source),
+        )
         return
-    pool = ProcessPoolExecutor(
-        min(workers, len(sources)),
-        multiprocessing.get_context("spawn"),
-        _begin_worker,
-        (model, job.windows, job.choice, job.output),
-    )
-    futures: list[Future[FileResult]] = []
-    done = 0
-    try:
-        with _deaf_to_interrupts():  # the workers inherit it: Ctrl-C is for this process to handle
-            futures += [pool.submit(_work, source) for source in sources]
-        for future in futures:
-            result = future.result()
-            done += 1
-            yield result
-    except KeyboardInterrupt:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for future in futures[done:]:  # files the workers had in hand
-            if not future.cancelled() and future.exception() is None:
-                yield future.result()
-        raise
-    except BrokenProcessPool as error:
-        raise BirdinvError(
-            "a worker process died (out of memory, or killed by a file that breaks the decoder); "
-            "run again with --workers 1 to see at which file"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread alone
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with cpu_threads(1):  # as in a worker
+        for source in sources:
+            yield _score_file(job, source, heard)
 
 
 _JOB: _Job | None = None  # of this worker process
@@ -216,12 +195,17 @@ def _begin_worker(model: Path, windows: Windows, choice: Choice, output: Path) -
 def _work(source: Source) -> FileResult:
     if _JOB is None:
         raise RuntimeError("this worker was not begun")
-    return _score_file(_JOB, source)
+    return _score_file(_JOB, source, lambda _seconds: stop_if_told())
 
 
-def _score_file(
-    job: _Job, source: Source, heard: Callable[[float], None] = lambda _seconds: None
-) -> FileResult:
+def _crashed(job: _Job, source: Source) -> FileResult:
+    with _table(job, source):
+        pass
+    reason = "the decoder crashed (its process died)"
+    return FileResult(source.name, "unreadable", reason, "", f"{0:.6f}", 0, 0)
+
+
+def _score_file(job: _Job, source: Source, heard: Callable[[float], None]) -> FileResult:
     """Scores one recording and writes its table; only the writing can raise."""
     scored = ScoredRecording(source.path, job.model, job.description.sample_rate, job.windows)
     windows = found = 0
@@ -233,12 +217,11 @@ def _score_file(
             heard(len(probabilities) * job.windows.hop / job.description.sample_rate)
             yield first, probabilities
 
-    with whole_file(_table(job.output, source.name)) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for detection in detections(counted(), job.description.classes, job.choice):
+    classes, non_events = job.description.classes, job.description.non_events
+    with _table(job, source) as write:
+        for detection in detections(counted(), classes, non_events, job.choice):
             rate = job.description.sample_rate
-            writer.writerow(native_row(source.name, detection, job.windows, rate, scored.frames))
+            write(native_row(source.name, detection, job.windows, rate, scored.frames))
             found += 1
     verdict = scored.verdict
     declared = "" if verdict.declared_s is None else f"{verdict.declared_s:.6f}"
@@ -253,7 +236,16 @@ def _score_file(
     )
 
 
-def _table(output: Path, name: str) -> Path:
+@contextmanager
+def _table(job: _Job, source: Source) -> Iterator[Callable[[Iterable[object]], None]]:
+    """Opens the table of a recording, its header written, for rows."""
+    with whole_file(_table_path(job.output, source.name)) as file:
+        write = row_writer(file)
+        write(COLUMNS)
+        yield write
+
+
+def _table_path(output: Path, name: str) -> Path:
     """Where the table of a recording lies; a name that would grow too long is cut."""
     path = output / (name + SUFFIX)
     encoded = os.fsencode(path.name)
@@ -266,9 +258,9 @@ def _table(output: Path, name: str) -> Path:
 def _combine(output: Path, results: Sequence[FileResult]) -> None:
     """All tables as one, a file at a time."""
     with whole_file(output / "combined.csv") as file:
-        csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+        row_writer(file)(COLUMNS)
         for result in results:
-            with open(_table(output, result.file), encoding="utf-8", newline="") as table:
+            with open(_table_path(output, result.file), encoding="utf-8", newline="") as table:
                 next(table)
                 file.writelines(table)
 
@@ -290,9 +282,5 @@ def _run_info(model: Path, job: _Job, overlap: float | None, command: str) -> di
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "started": _now(),
+        "started": now(),
     }
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

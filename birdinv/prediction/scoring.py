@@ -24,7 +24,8 @@ class ScoredRecording:
     """Iterates over one recording as `(number of the first window, probabilities [B, K])`.
 
     Windows start every `hop` samples from 0; the last one is padded with its own mean where the
-    recording ends, so that every sample is covered. Memory does not depend on the length. After
+    recording ends, so that every sample is covered. A window of one constant value, such as digital
+    silence, has probability 0 for every class. Memory does not depend on the length. After
     the iteration `verdict` is set, and `frames`, the samples at the model's rate, counts along.
 
     Args:
@@ -81,5 +82,7 @@ class ScoredRecording:
             padded = rest.mean().repeat(segment)
             padded[: len(rest)] = rest
             parts.append(padded[None])
-        logits: Tensor = self._model(normalise(torch.cat(parts)[:, None]))
-        return torch.softmax(logits, dim=1).numpy()
+        x = normalise(torch.cat(parts)[:, None])
+        logits: Tensor = self._model(x)
+        sounding = x.flatten(1).any(dim=1, keepdim=True)
+        return (torch.softmax(logits, dim=1) * sounding).numpy()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from birdinv.audio.windows import Windows
-from birdinv.data.labels import is_non_event
-from birdinv.errors import BirdinvError
+from birdinv.errors import SettingError
 
 COLUMNS = ("file", "start_s", "end_s", "label", "score")
 
@@ -26,17 +25,17 @@ class Choice:
             mean of its three best; 1 = none, 0 = any number.
     """
 
-    min_conf: float = 0.25
+    min_conf: float = 0.5  # one bird a window at the most: the probabilities sum to 1
     top_n: int | None = None
     merge: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_conf <= 1:
-            raise BirdinvError(f"--min-conf is {self.min_conf:g}; give a probability from 0 to 1")
+            raise SettingError(f"--min-conf is {self.min_conf:g}; give a probability from 0 to 1")
         if self.top_n is not None and self.top_n < 1:
-            raise BirdinvError(f"--top-n is {self.top_n}; give at least 1")
+            raise SettingError(f"--top-n is {self.top_n}; give at least 1")
         if self.merge < 0:
-            raise BirdinvError(
+            raise SettingError(
                 f"--merge-consecutive is {self.merge}; give the most windows of a row, or 'all'"
             )
 
@@ -54,16 +53,18 @@ class _Open:
 
 
 def detections(
-    scored: Iterable[tuple[int, np.ndarray]], classes: list[str], choice: Choice
+    scored: Iterable[tuple[int, np.ndarray]],
+    classes: Sequence[str],
+    non_events: Collection[str],
+    choice: Choice,
 ) -> Iterator[tuple[int, int, str, float]]:
     """Rows `(first window, last window, label, score)`, by first window, then best score.
 
-    Non-events (`noise`, `background`, …) are never reported.
-
     Args:
         scored: `(number of the first window, probabilities [B, K])`, in order.
+        non_events: the classes (`noise`, `background`, …) that are never reported.
     """
-    birds = [i for i, name in enumerate(classes) if not is_non_event(name)]
+    birds = [i for i, name in enumerate(classes) if name not in non_events]
     most = choice.merge or np.inf
     growing: dict[int, _Open] = {}
     done: list[tuple[int, float, str, int]] = []  # a heap of what waits for earlier starts

@@ -11,7 +11,7 @@ import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +29,6 @@ from birdinv.reporting.markup import (
     picture_of,
     table_of,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _MAX_SOUND_S = 30.0
 

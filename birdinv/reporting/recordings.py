@@ -20,7 +20,7 @@ from birdinv.threads import cpu_threads
 LONGEST_S = 30.0
 
 
-def view_recording(run: Path, path: Path, *, min_conf: float = 0.25) -> RecordingView:
+def view_recording(run: Path, path: Path, *, min_conf: float = 0.5) -> RecordingView:
     """The first 30 s of a recording at the model's rate, with its detections, merged.
 
     Raises:
@@ -38,6 +38,7 @@ def view_recording(run: Path, path: Path, *, min_conf: float = 0.25) -> Recordin
             yield first, probabilities
 
     choice = Choice(min_conf, merge=0)
+    classes, non_events = description.classes, description.non_events
     with cpu_threads(1):  # as in `predict`
         found = [
             Detection(
@@ -46,7 +47,7 @@ def view_recording(run: Path, path: Path, *, min_conf: float = 0.25) -> Recordin
                 label,
                 score,
             )
-            for a, b, label, score in detections(first_windows(), description.classes, choice)
+            for a, b, label, score in detections(first_windows(), classes, non_events, choice)
             if a * windows.hop < last
         ]
     parts: list[np.ndarray] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from birdinv.errors import BirdinvError
+from birdinv.errors import SettingError
 from birdinv.losses import ParameterFreeObjective, Terms, WeightedObjective
 
 OBJECTIVES = ("supervised", "weighted", "global", "multiscale")
@@ -50,7 +50,7 @@ class TrainConfig:
         ):
             if not ok:
                 option = "--" + name.replace("_", "-")
-                raise BirdinvError(f"{option} is {getattr(self, name)}; give {expected}")
+                raise SettingError(f"{option} is {getattr(self, name)}; give {expected}")
 
     def make_objective(self) -> Callable[[nn.Module, Tensor, Tensor], Terms]:
         """The objective (INV 10, MS 6 and 8) these settings name."""

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from birdinv.audio.store import Store
 from birdinv.data.batches import Segments
-from birdinv.evaluation import evaluate
+from birdinv.evaluation import accuracies
 from birdinv.training.scoring import log_probabilities
 
 TERMS = ("total", "cross_entropy", "entropy", "reconstruction")
@@ -33,19 +32,17 @@ def train_cells(sums: Mapping[str, float], steps: int) -> dict[str, str]:
     return cells | {"train_accuracy": f"{sums['right'] / max(1.0, sums['known']):.6f}"}
 
 
-def valid_cells(
-    model: nn.Module, valid: Segments, store: Store, device: torch.device
-) -> dict[str, str]:
+def valid_cells(model: nn.Module, valid: Segments, device: torch.device) -> dict[str, str]:
     """How validation stands; nothing without validation recordings."""
     if not len(valid):
         return {}
     log_probs = log_probabilities(model, valid, device)
-    result = evaluate(log_probs, valid.labels, valid.recordings, store.classes, resamples=0)
+    by_segment, by_recording = accuracies(log_probs, valid.labels, valid.recordings)
     loss = functional.nll_loss(torch.from_numpy(log_probs), torch.from_numpy(valid.labels))
     return {
         "valid_cross_entropy": f"{float(loss):.6f}",
-        "valid_segment_accuracy": f"{result.segment_accuracy:.6f}",
-        "valid_recording_accuracy": f"{result.recording_accuracy:.6f}",
+        "valid_segment_accuracy": f"{by_segment:.6f}",
+        "valid_recording_accuracy": f"{by_recording:.6f}",
     }
 
 

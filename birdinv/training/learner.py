@@ -68,8 +68,10 @@ class Learner:
         torch.autograd.backward(terms.total, inputs=self._parameters)
         self.optimiser.step()
 
-        present = [name for name in TERMS if getattr(terms, name) is not None]
         known = y >= 0
+        present = [name for name in TERMS if getattr(terms, name) is not None]
+        if known.all() and "entropy" in present:
+            present.remove("entropy")  # of no sample: 0, and nothing to look at
         right = (terms.logits.argmax(dim=1) == y)[known].sum()
         numbers = [*(getattr(terms, name).detach() for name in present), right, known.sum()]
         values = torch.stack([number.double() for number in numbers]).tolist()  # one wait for a GPU
@@ -108,9 +110,9 @@ def choose_device(name: str) -> torch.device:
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("it is neither a CPU nor a CUDA device")
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
+        first = str(error).splitlines()[0][:100]
         raise BirdinvError(
-            f"the device {name!r} cannot be used ({first}); give cpu, cuda or auto"
+            f"the device {name!r} cannot be used here ({first}); give cpu or auto"
         ) from error
     return device
 

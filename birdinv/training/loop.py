@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from birdinv.audio.store import Store
+from birdinv.clock import now
 from birdinv.data.batches import Segments
 from birdinv.errors import Interrupted
 from birdinv.files import require_new, write_csv, write_json
@@ -28,7 +29,9 @@ from birdinv.training.epochs import (
 from birdinv.training.interrupts import interrupts
 from birdinv.training.learner import Learner, choose_device, describe_model
 from birdinv.training.partition import partition, write_roles
-from birdinv.training.record import describe_run, now, resumable_run
+from birdinv.training.record import describe_run, resumable_run
+
+SAVE_EVERY_S = 300.0  # within an epoch, which over a disk of recordings takes hours
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,13 @@ def train(
     write_roles(run, parts)
 
     valid = Segments(store, parts.valid)
-    started = time.monotonic() - state.seconds
+    saved = time.monotonic()
+    started = saved - state.seconds
 
     def save() -> None:
-        state.seconds = time.monotonic() - started
+        nonlocal saved
+        saved = time.monotonic()
+        state.seconds = saved - started
         state.save(run / "last.pt", learner.model, learner.optimiser)
 
     if progress is not None:
@@ -114,7 +120,7 @@ def train(
                         "step": str(state.step),
                         "learning_rate": f"{learner.rate(state.step - 1):.8g}",
                         **train_cells(state.sums, learner.steps_per_epoch),
-                        **valid_cells(learner.model, valid, store, place),
+                        **valid_cells(learner.model, valid, place),
                         "seconds": f"{time.monotonic() - started:.3f}",
                     }
                     state.rows.append(row)
@@ -123,6 +129,9 @@ def train(
                     if best_epoch(state.rows) == len(state.rows):
                         state.keep_best(learner.model)
                     write_csv(run / "metrics.csv", COLUMNS, state.rows)
+                    save()
+                elif time.monotonic() - saved > SAVE_EVERY_S:
+                    learner.require_finite(state.step)
                     save()
                 if progress is not None:
                     progress.update(1, note=note(state.rows, config.epochs))

@@ -12,25 +12,28 @@ from birdinv.data.splits import hide_labels
 from birdinv.errors import BirdinvError
 from birdinv.files import read_csv, write_csv
 
+ROLES = ("labelled", "unlabelled", "valid", "test", "unused")
+
 
 @dataclass(frozen=True)
 class Partition:
     """Recording → class for each role; the labels of unlabelled recordings are "".
 
-    `hidden` are those whose label the store knows and the run may not use.
+    `hidden` are those whose label the store knows and the run may not use; `unused` have no
+    segment, or no label on the side of validation or test.
     """
 
     labelled: dict[str, str]
     unlabelled: dict[str, str]
     valid: dict[str, str]
     test: dict[str, str]
+    unused: dict[str, str]
     hidden: frozenset[str]
     warnings: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[dict[str, str]]:
         """The rows of `split.csv`: file, role, label (of unlabelled recordings none), hidden."""
-        roles = ("labelled", "unlabelled", "valid", "test")
         return sorted(
             (
                 {
@@ -39,7 +42,7 @@ class Partition:
                     "label": label,
                     "hidden": "yes" if file in self.hidden else "no",
                 }
-                for role in roles
+                for role in ROLES
                 for file, label in getattr(self, role).items()
             ),
             key=lambda row: row["file"],
@@ -89,7 +92,11 @@ def partition(store: Store, labels_per_class: int | None, seed: int) -> Partitio
     }
     if not roles["valid"]:
         warnings.append("no validation recordings: the last epoch's weights are kept")
-    return Partition(labelled, unlabelled, roles["valid"], roles["test"], hidden, tuple(warnings))
+    known = {*labelled, *unlabelled, *roles["valid"], *roles["test"]}
+    unused = {r.file: r.label for r in store.recordings if r.file not in known}
+    return Partition(
+        labelled, unlabelled, roles["valid"], roles["test"], unused, hidden, tuple(warnings)
+    )
 
 
 def read_roles(run: Path) -> dict[str, dict[str, str]]:
@@ -97,9 +104,14 @@ def read_roles(run: Path) -> dict[str, dict[str, str]]:
     columns, rows = read_csv(run / "split.csv")
     if not {"file", "role", "label"} <= set(columns):
         raise BirdinvError(f"{run / 'split.csv'} has columns {columns}; expected file, role, label")
-    roles: dict[str, dict[str, str]] = {"labelled": {}, "unlabelled": {}, "valid": {}, "test": {}}
+    roles: dict[str, dict[str, str]] = {role: {} for role in ROLES}
     for row in rows:
-        roles.setdefault(row["role"], {})[row["file"]] = row["label"]
+        if row["role"] not in roles:
+            raise BirdinvError(
+                f"{run / 'split.csv'} gives {row['file']} the role {row['role']!r}; expected one "
+                f"of {', '.join(ROLES)}"
+            )
+        roles[row["role"]][row["file"]] = row["label"]
     return roles
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import platform
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 import birdinv
 from birdinv.audio.store import Store
+from birdinv.clock import now
 from birdinv.data.batches import Segments
 from birdinv.errors import BirdinvError
 from birdinv.files import read_json
@@ -78,8 +78,3 @@ def resumable_run(run: Path, store: Store, parts: Partition, config: TrainConfig
     if info.get("outcome") == "finished":
         raise BirdinvError(f"{run} is finished; to train again, give -o a new folder")
     return info
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
