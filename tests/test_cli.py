@@ -21,7 +21,7 @@ from birdinv_cli.main import COMMANDS, birdinv, main
 from small import contents, make_run, sound, write, write_bad, write_classes
 
 from birdinv import files
-from birdinv.audio import store as store_module
+from birdinv.audio import store_writer
 
 HEAVY = ("torch", "librosa", "sklearn", "matplotlib", "scipy", "soundfile", "numpy")
 QUICK = "--sample-rate 11025 --no-activity --overlap 0.5"
@@ -488,7 +488,7 @@ def refuse_writes(monkeypatch: pytest.MonkeyPatch, kind: int, room: int = 0) -> 
             raise OSError(kind, os.strerror(kind), str(path))
         return LittleDisk(real(path, mode, *args, **kwargs), left_over)
 
-    for module in (files, store_module):
+    for module in (files, store_writer):
         monkeypatch.setattr(module, "open", opened, raising=False)
 
 

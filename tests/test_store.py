@@ -20,7 +20,8 @@ from small import segment_starts
 from birdinv.audio.activity import LevelHistogram, active_spans
 from birdinv.audio.reading import STATUSES, Reader
 from birdinv.audio.resampling import pcm
-from birdinv.audio.store import HEADER_BYTES, Recording, Store, Stored, StoreWriter, file_sha256
+from birdinv.audio.store import HEADER_BYTES, Recording, Store
+from birdinv.audio.store_writer import Stored, StoreWriter, file_sha256
 from birdinv.audio.windows import Windows
 from birdinv.errors import BirdinvError
 
@@ -202,7 +203,7 @@ def test_impossible_samples_reach_the_store_as_numbers(tmp_path: Path, value: fl
 def test_a_pipe_is_unreadable_and_does_not_wait(tmp_path: Path) -> None:
     # In another process, which can be ended when it hangs.
     program = (
-        "import os, sys; from pathlib import Path; from birdinv.audio.store import *\n"
+        "import os, sys; from pathlib import Path; from birdinv.audio.store_writer import *\n"
         "folder = Path(sys.argv[1]); os.mkfifo(folder / 'a.wav')\n"
         "writer = StoreWriter(folder, 22050, Windows(11025, 1102), activity=True)\n"
         "stored = writer.add(folder / 'a.wav'); writer.close()\n"
@@ -225,7 +226,7 @@ def test_the_hash_of_what_cannot_be_read_is_empty(tmp_path: Path) -> None:
 MEASURE = """
 import re, sys
 from pathlib import Path
-from birdinv.audio.store import StoreWriter
+from birdinv.audio.store_writer import StoreWriter
 from birdinv.audio.windows import Windows
 folder = Path(sys.argv[1])
 def peak():  # in kB; getrusage counts the process that started this one

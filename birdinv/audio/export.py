@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from birdinv.audio.store import Recording, StoreWriter
+from birdinv.audio.store import Recording
+from birdinv.audio.store_writer import StoreWriter
 from birdinv.files import safe_name, whole_file
 
 

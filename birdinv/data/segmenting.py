@@ -10,7 +10,8 @@ from pathlib import Path
 
 from birdinv.audio.export import export_segments
 from birdinv.audio.sources import Source, find_sources
-from birdinv.audio.store import Recording, Stored, StoreWriter
+from birdinv.audio.store import Recording
+from birdinv.audio.store_writer import Stored, StoreWriter
 from birdinv.audio.windows import Windows
 from birdinv.data.labels import Label, Labels, is_non_event, labels_from_csv, labels_from_folders
 from birdinv.data.splits import assign_splits, draw_splits

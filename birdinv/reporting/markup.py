@@ -61,6 +61,7 @@ def picture_of(figure: Figure, alt: str, note: str) -> str:
 
 
 def data_uri(kind: str, content: io.BytesIO) -> str:
+    """The content as a URI, so that the page needs no other file."""
     return f"data:{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
@@ -84,6 +85,7 @@ def number(value: Any, *, percent: bool = False) -> str:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is an object of JSON, an empty one otherwise."""
     return value if isinstance(value, dict) else {}
 
 
