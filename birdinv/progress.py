@@ -36,7 +36,8 @@ class Progress:
     def update(self, amount: float, *, total: float | None = None, note: str | None = None) -> None:
         """`amount` more is done; `note` is a short text behind the bar."""
         self._done += amount
-        self._total = self._total if total is None else max(total, self._done)
+        total = self._total if total is None else total
+        self._total = None if total is None else max(total, self._done)  # a guess is no promise
         self._note = self._note if note is None else note
         if self._bar is not None:
             self._bar.total = self._total

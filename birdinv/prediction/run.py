@@ -122,13 +122,14 @@ def predict(
     results: list[FileResult] = []
     outcome, hours, told = "failed", 0.0, 0.0
     sizes = {source.name: size_of(source.path) for source in sources.found}
-    read = 0  # bytes
+    everything, read = sum(sizes.values()), 0  # bytes
 
-    def heard(seconds: float) -> None:
+    def heard(name: str, seconds: float, promised_s: float) -> None:
         nonlocal told
         told += seconds / 3600
-        if progress is not None:
-            progress.update(seconds / 3600)
+        if progress is not None:  # the hours to come, guessed from the bytes to come
+            total = (hours + promised_s / 3600) * everything / max(1, read + sizes[name])
+            progress.update(seconds / 3600, total=total)
 
     try:
         with closing(_results(job, model, sources.found, workers, heard)) as made:
@@ -136,8 +137,8 @@ def predict(
                 results.append(result)
                 hours += float(result.read_s) / 3600
                 read += sizes[result.file]
-                if progress is not None:  # the hours to come, guessed from the bytes to come
-                    total = hours * sum(sizes.values()) / max(1, read)
+                if progress is not None:
+                    total = hours * everything / max(1, read)
                     progress.update(hours - told, total=total, note=f"{len(results)} files")
                 told = hours
         outcome = "finished"
@@ -163,7 +164,7 @@ def _results(
     model: Path,
     sources: Sequence[Source],
     workers: int,
-    heard: Callable[[float], None],
+    heard: Callable[[str, float, float], None],
 ) -> Generator[FileResult, None, None]:
     """A result for every source, as they are done."""
     if workers > 1 and len(sources) > 1:
@@ -195,7 +196,7 @@ def _begin_worker(model: Path, windows: Windows, choice: Choice, output: Path) -
 def _work(source: Source) -> FileResult:
     if _JOB is None:
         raise RuntimeError("this worker was not begun")
-    return _score_file(_JOB, source, lambda _seconds: stop_if_told())
+    return _score_file(_JOB, source, lambda *_: stop_if_told())
 
 
 def _crashed(job: _Job, source: Source) -> FileResult:
@@ -205,7 +206,9 @@ def _crashed(job: _Job, source: Source) -> FileResult:
     return FileResult(source.name, "unreadable", reason, "", f"{0:.6f}", 0, 0)
 
 
-def _score_file(job: _Job, source: Source, heard: Callable[[float], None]) -> FileResult:
+def _score_file(
+    job: _Job, source: Source, heard: Callable[[str, float, float], None]
+) -> FileResult:
     """Scores one recording and writes its table; only the writing can raise."""
     scored = ScoredRecording(source.path, job.model, job.description.sample_rate, job.windows)
     windows = found = 0
@@ -214,7 +217,8 @@ def _score_file(job: _Job, source: Source, heard: Callable[[float], None]) -> Fi
         nonlocal windows
         for first, probabilities in scored:
             windows += len(probabilities)
-            heard(len(probabilities) * job.windows.hop / job.description.sample_rate)
+            seconds = len(probabilities) * job.windows.hop / job.description.sample_rate
+            heard(source.name, seconds, scored.promised_s)
             yield first, probabilities
 
     classes, non_events = job.description.classes, job.description.non_events

@@ -39,6 +39,7 @@ class ScoredRecording:
         self._path, self._model = path, model
         self._rate, self._windows = sample_rate, windows
         self.frames = 0
+        self.promised_s = 0.0  # seconds, by the header
         self.verdict = Verdict("unreadable", "not read yet")
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -46,6 +47,7 @@ class ScoredRecording:
         full = (BATCH - 1) * hop + segment
         held, first = np.zeros(0, np.int16), 0  # `held` begins with window number `first`
         with Reader(self._path) as reader:
+            self.promised_s = reader.promised_s
             blocks = resampled(reader, reader.source_rate, self._rate)
             with ahead(blocks if reader.source_rate else iter(())) as stream:
                 for block in stream:
