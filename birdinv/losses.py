@@ -85,7 +85,12 @@ class WeightedObjective:
         self.alpha, self.beta, self.reduction = alpha, beta, reduction
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Terms:
-        """The objective on inputs `x [N, C, *S]` with labels `y [N]`."""
+        """The objective on inputs `x [N, C, *S]` with labels `y [N]`, int64 in `−1 … K−1`.
+
+        Raises:
+            ValueError: labels of another shape, type or range, or what `reconstruct` refuses.
+            RuntimeError: in inference mode, or where the logits do not depend on the input.
+        """
         _check(x, y)
         alpha, beta = self.alpha, self.beta
         rebuilt = None
@@ -120,6 +125,15 @@ class ParameterFreeObjective:
         scale: "global" (Γ) or "multiscale" (λ).
         layers: names from `model.named_modules()` of the layers 1 … L−1 for λ; None takes the
             network's own `model.layers`.
+
+    Example:
+        >>> import birdinv, torch
+        >>> from torch.nn import Linear, ReLU, Sequential
+        >>> model = Sequential(Linear(4, 8), ReLU(), Linear(8, 3))
+        >>> objective = birdinv.ParameterFreeObjective("multiscale", layers=["1"])
+        >>> x = torch.rand(2, 4)
+        >>> terms = objective(model, x / x.abs().amax(1, keepdim=True), torch.tensor([2, -1]))
+        >>> terms.total.backward()
     """
 
     def __init__(
@@ -132,7 +146,12 @@ class ParameterFreeObjective:
         self.scale, self.layers = scale, layers
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Terms:
-        """The objective on inputs `x [N, C, *S]` with labels `y [N]`."""
+        """The objective on inputs `x [N, C, *S]` with labels `y [N]`, int64 in `−1 … K−1`.
+
+        Raises:
+            ValueError: labels of another shape, type or range, or what `reconstruct` refuses.
+            RuntimeError: in inference mode, or where the logits do not depend on the input.
+        """
         _check(x, y)
         back = reconstruct(model, x, self._layers(model))
         _check_range(y, back.logits)
