@@ -17,27 +17,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from birdinv import networks as networks
     from birdinv.audio.store import Store as Store
+    from birdinv.balance import Balance as Balance
     from birdinv.data.segmenting import segment as segment
+    from birdinv.energy_based import EnergyObjective as EnergyObjective
+    from birdinv.energy_based import energy as energy
     from birdinv.errors import BirdinvError as BirdinvError
     from birdinv.evaluation import evaluate as evaluate
     from birdinv.inversion import invert as invert
     from birdinv.inversion import reconstruct as reconstruct
-    from birdinv.losses import UNLABELED as UNLABELED
+    from birdinv.loss_weights import LearnedWeights as LearnedWeights
+    from birdinv.losses import LayerWeightedObjective as LayerWeightedObjective
     from birdinv.losses import ParameterFreeObjective as ParameterFreeObjective
-    from birdinv.losses import Terms as Terms
     from birdinv.losses import WeightedObjective as WeightedObjective
     from birdinv.prediction.run import predict as predict
+    from birdinv.terms import UNLABELED as UNLABELED
+    from birdinv.terms import Terms as Terms
     from birdinv.training.loop import train as train
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Balance": "balance",
     "BirdinvError": "errors",
+    "EnergyObjective": "energy_based",
+    "LayerWeightedObjective": "losses",
+    "LearnedWeights": "loss_weights",
     "ParameterFreeObjective": "losses",
     "Store": "audio.store",
-    "Terms": "losses",
-    "UNLABELED": "losses",
+    "Terms": "terms",
+    "UNLABELED": "terms",
     "WeightedObjective": "losses",
+    "energy": "energy_based",
     "evaluate": "evaluation",
     "invert": "inversion",
     "networks": "",
@@ -49,12 +59,17 @@ _HOME = {
 
 __all__ = [
     "UNLABELED",
+    "Balance",
     "BirdinvError",
+    "EnergyObjective",
+    "LayerWeightedObjective",
+    "LearnedWeights",
     "ParameterFreeObjective",
     "Store",
     "Terms",
     "WeightedObjective",
     "__version__",
+    "energy",
     "evaluate",
     "invert",
     "networks",

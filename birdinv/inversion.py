@@ -13,25 +13,59 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# How autograd words that an output does not depend on an input.
-_INDEPENDENT = ("appears to not have been used", "does not require grad")
+from birdinv.first_layer import FirstLayer, first_layer
+
+# Wrappers that cannot be right, by the names of their classes, which need not be imported for it.
+_REFUSED = {
+    "FullyShardedDataParallel": "FSDP gives each layer its weights for one forward and one backward"
+    " pass, and a reconstruction needs them for two: use DistributedDataParallel",
+    "OptimizedModule": "torch.compile has no second backward pass, and compiled reconstructions "
+    "were seen to be wrong: give the network as it was before torch.compile",
+}
+_REFUSED["FSDPModule"] = _REFUSED["FullyShardedDataParallel"]
+
+# Networks whose reconstruction is known to have a backward pass of its own.
+_differentiable: WeakSet[nn.Module] = WeakSet()
 
 
 @dataclass(frozen=True)
 class Reconstruction:
     """One pass through a network and back.
 
-    `logits [N, K]`, `x_hat` like the input; `layers` maps each asked name to `(z, ẑ)`, both shaped
-    like the layer's output.
+    `logits [N, K]`; `layers` maps each asked name to `(z, ẑ)`, both shaped like the layer's output.
     """
 
     logits: Tensor
-    x_hat: Tensor
-    layers: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    layers: dict[str, tuple[Tensor, Tensor]]
+    _x: Tensor = field(repr=False)
+    _gradient: Tensor | None = field(repr=False)  # what autograd brought back to the input
+    _first: tuple[FirstLayer, Tensor] | None = field(repr=False)  # the layer cut off, and its δ
+
+    @cached_property
+    def x_hat(self) -> Tensor:
+        """`A[x]ᵀ f(x)`, shaped like the input."""
+        parts = [] if self._gradient is None else [self._gradient]
+        if self._first is not None:
+            layer, delta = self._first
+            parts.append(layer.adjoint(self._x, delta))
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def squared_error(self) -> Tensor:
+        """`‖A[x]ᵀ f(x) − x‖² [N]`, by the Gram identity where the first layer has it (INV 8)."""
+        if self._first is not None and self._gradient is None:
+            layer, delta = self._first
+            error = layer.squared_error(self._x, delta)
+            if error is not None:
+                return error
+        return (self.x_hat - self._x).square().flatten(1).sum(dim=1)
 
 
 def invert(model: nn.Module, x: Tensor) -> Tensor:
@@ -45,69 +79,150 @@ def invert(model: nn.Module, x: Tensor) -> Tensor:
         A tensor like `x`, differentiable in the parameters where gradients are enabled.
 
     Raises:
-        RuntimeError: in inference mode, or where the output does not depend on the input.
-        ValueError: the output is not `[N, K]`.
+        TypeError, ValueError, RuntimeError: what `reconstruct` refuses.
 
     Reference: INV 5, 6.
     """
     return reconstruct(model, x).x_hat
 
 
-def reconstruct(model: nn.Module, x: Tensor, layers: Sequence[str] = ()) -> Reconstruction:
+def reconstruct(
+    model: nn.Module, x: Tensor, layers: Sequence[str] = (), *, exact: bool = False
+) -> Reconstruction:
     """Logits and the reconstructions of the input and of named layers, by one backward pass.
 
     Args:
         model: gives logits `[N, K]` for `x`.
         x: inputs `[N, C, *S]`; neither its values nor its `requires_grad` and `.grad` are touched.
         layers: names from `model.named_modules()` whose outputs are to be reconstructed too.
+        exact: go back to the input by autograd alone. Else, where the input needs no gradient and
+            meets a linear layer first, that layer's adjoint is applied by itself: same numbers up
+            to rounding, less work.
 
     Raises:
-        RuntimeError: in inference mode, or where the output does not depend on `x` or a layer.
-        ValueError: an unknown layer, one that was not called exactly once with a tensor as output
-            or whose output was then changed in place, or logits that are not `[N, K]`.
+        TypeError: `x` is not a tensor of floating point.
+        RuntimeError: in inference mode; where the output does not depend on `x` or a layer; a
+            network that is compiled, sharded, or has no second backward pass.
+        ValueError: an empty batch; an unknown or repeated layer, one that was not called exactly
+            once with a tensor as output or whose output was then changed in place; or logits that
+            are not `[N, K]`.
 
     Reference: INV 5, 6 and 12, MS 7.
     """
+    _check_input(x)
+    modules = survey(model)
+    create_graph = torch.is_grad_enabled()
+    wants_input = x.requires_grad and create_graph
+    start = x if wants_input else x.detach().requires_grad_()
+    # Fused attention has no second backward pass; the plain one has.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with (
+            _captured(model, layers) as outputs,
+            first_layer([] if wants_input or exact else modules, start) as first,
+        ):
+            logits = model(start)
+        _check_logits(logits, x)
+        zs = [_only(name, outputs[name]) for name in layers]
+        points: list[Any] = [start, *zs, *(layer.edge for layer in first)]
+        # An output that needs no gradient depends on nothing that is asked for.
+        half = 0.5 * logits.square().sum()
+        gradients: Sequence[Tensor | None] = [None] * len(points)
+        if half.requires_grad:
+            gradients = torch.autograd.grad(
+                half, points, create_graph=create_graph, allow_unused=True
+            )
+    if gradients[0] is None and (not first or gradients[-1] is None):
+        raise _independent("the input")
+    pairs = {}
+    for name, z, z_hat in zip(layers, zs, gradients[1:], strict=False):
+        if z_hat is None:
+            raise _independent(f"layer {name!r}")
+        pairs[name] = (z, z_hat) if create_graph else (z.detach(), z_hat)
+    if create_graph:
+        _require_second_backward(model, gradients)
+    else:
+        logits, first = logits.detach(), [layer.detached() for layer in first]
+    delta = gradients[-1] if first else None
+    cut = None if delta is None else (first[0], delta)
+    return Reconstruction(logits, pairs, x, gradients[0], cut)
+
+
+def _check_input(x: object) -> None:
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "a reconstruction is a gradient and inference mode forbids gradients: "
             "use torch.no_grad() instead of torch.inference_mode()"
         )
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad(), _captured(model, layers) as outputs:
-        start = x if x.requires_grad and create_graph else x.detach().requires_grad_()
-        logits = model(start)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"the model gave {got}; expected logits [N, K] with N = {len(x)}")
-        for name in layers:
-            if len(outputs[name]) != 1:
-                raise ValueError(
-                    f"layer {name!r} was called {len(outputs[name])} times in one pass; expected "
-                    "once: name a layer that is"
-                )
-            z, version = outputs[name][0]
-            if z._version != version:
-                raise ValueError(
-                    f"the output of layer {name!r} was changed in place by what follows it; use "
-                    "inplace=False there, or name the layer that changes it"
-                )
-        points = [start, *(outputs[name][0][0] for name in layers)]
-        try:
-            gradients = torch.autograd.grad(
-                0.5 * logits.square().sum(), points, create_graph=create_graph
-            )
-        except RuntimeError as error:
-            if not any(text in str(error) for text in _INDEPENDENT):
-                raise
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"the inputs are {got}; expected a tensor of floating point [N, C, *S]")
+    if x.ndim < 2 or not len(x):
+        raise ValueError(
+            f"inputs of shape {tuple(x.shape)}; expected a batch [N, C, *S] of at least one sample"
+        )
+
+
+def survey(model: nn.Module) -> list[nn.Module]:
+    """The network's modules; refuses the ones that cannot be right."""
+    modules = list(model.modules())
+    for module in modules:
+        for kind in type(module).__mro__:
+            if kind.__name__ in _REFUSED:
+                raise RuntimeError(_REFUSED[kind.__name__])
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise RuntimeError(_REFUSED["OptimizedModule"])
+    return modules
+
+
+def _check_logits(logits: object, x: Tensor) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model gave {got}; expected logits [N, K] with N = {len(x)}")
+
+
+def _independent(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"the logits do not depend on {what}: is something detached on the way, or computed under "
+        "torch.no_grad()?"
+    )
+
+
+def _require_second_backward(model: nn.Module, gradients: Sequence[Tensor | None]) -> None:
+    """Refuses gradients that cannot be differentiated; looks once at each network."""
+    if model in _differentiable:
+        return
+    nodes = [g.grad_fn for g in gradients if g is not None and g.grad_fn is not None]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if node.name() in ("torch::autograd::NotImplemented", "torch::autograd::Error"):
             raise RuntimeError(
-                f"the logits do not depend on the input or on one of the layers {list(layers)}: "
-                "is something detached on the way, or computed under torch.no_grad()?"
-            ) from error
-    if not create_graph:
-        logits, points = logits.detach(), [point.detach() for point in points]
-    pairs = dict(zip(layers, zip(points[1:], gradients[1:], strict=True), strict=True))
-    return Reconstruction(logits, gradients[0], pairs)
+                "a layer of this network has no second backward pass, which a loss on "
+                "reconstructions needs; use its unfused form: torch.backends.cudnn.flags("
+                "enabled=False) round the call for recurrent layers on CUDA, softmax(QKᵀ)V for a "
+                "fused attention kernel, no once_differentiable in functions of your own"
+            )
+        for after, _ in node.next_functions:
+            if after is not None and after not in seen:
+                seen.add(after)
+                nodes.append(after)
+    _differentiable.add(model)
+
+
+def _only(name: str, calls: list[tuple[Tensor, int]]) -> Tensor:
+    """The one output of a layer, unchanged since."""
+    if len(calls) != 1:
+        raise ValueError(
+            f"layer {name!r} was called {len(calls)} times in one pass; expected once: name a "
+            "layer that is"
+        )
+    z, version = calls[0]
+    if z._version != version:
+        raise ValueError(
+            f"the output of layer {name!r} was changed in place by what follows it; use "
+            "inplace=False there, or name the layer that changes it"
+        )
+    return z
 
 
 @contextmanager
@@ -115,7 +230,11 @@ def _captured(
     model: nn.Module, layers: Sequence[str]
 ) -> Iterator[dict[str, list[tuple[Tensor, int]]]]:
     """Collects (output, its version) of named layers while open; hooks go away however it ends."""
-    modules = dict(model.named_modules())
+    if isinstance(layers, str):
+        raise ValueError(f"layers is the string {layers!r}; expected a list: [{layers!r}]")
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"layers are named twice in {list(layers)}; name each once")
+    modules = dict(model.named_modules()) if layers else {}
     unknown = [name for name in layers if name not in modules or not name]
     if unknown:
         raise ValueError(

@@ -2,60 +2,35 @@
 
 A sample has a label in `0 … K−1` or `UNLABELED`. Every term is taken per sample and then averaged
 over the samples it applies to: the cross-entropy over the labelled, the entropy over the
-unlabelled, the reconstruction over all of them.
+unlabelled, the reconstruction over all of them. Terms without weight are not computed.
+
+All objectives are called alike, `objective(model, x, y)`, give `Terms`, and share these options:
+
+    distance: "squared", "cosine", or a function `(ẑ, z) → [N]` in place of the squared norm.
+    balance: κ or a `Balance`, to keep the entropy from emptying classes.
+    exact: go back to the input by autograd even where the first layer's Gram matrices would do.
+
+A weight is a number, a schedule (see `loss_weights`) or a tensor, which is not checked.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from birdinv.inversion import reconstruct
+from birdinv.balance import Balance
+from birdinv.loss_weights import Weight, check_weight, weight_at
+from birdinv.objective import Objective, Weighing
+from birdinv.terms import Distance
 
-UNLABELED = -1
-
-
-@dataclass(frozen=True)
-class Terms:
-    """An objective's value and, detached, what it is made of; None = not part of it.
-
-    `total` is a scalar to call `backward` on; `logits` are `[N, K]`.
-    """
-
-    total: Tensor
-    cross_entropy: Tensor | None
-    entropy: Tensor | None
-    reconstruction: Tensor | None
-    logits: Tensor
+Reduction = Literal["mean", "sum"]
 
 
-def cross_entropy(log_probs: Tensor, y: Tensor) -> Tensor:
-    """`−log ŷ_y`, the mean over labelled samples; 0 without any (SPL 16)."""
-    labelled = (y != UNLABELED).sum().clamp(min=1)
-    return functional.nll_loss(log_probs, y, ignore_index=UNLABELED, reduction="sum") / labelled
-
-
-def entropy(log_probs: Tensor, y: Tensor) -> Tensor:
-    """`−Σ_c ŷ_c log ŷ_c`, the mean over unlabelled samples; 0 without any (INV 9)."""
-    unlabelled = y == UNLABELED
-    each = -(log_probs.exp() * log_probs).sum(dim=1)
-    return torch.where(unlabelled, each, 0.0).sum() / unlabelled.sum().clamp(min=1)
-
-
-def squared_distance(z_hat: Tensor, z: Tensor, *, reduction: Literal["mean", "sum"]) -> Tensor:
-    """`‖ẑ − z‖²` per sample, summed or averaged over its elements, then the mean over samples."""
-    square = (z_hat - z).square()
-    return square.mean() if reduction == "mean" else square.flatten(1).sum(dim=1).mean()
-
-
-class WeightedObjective:
-    """`1[y≠∅] α CE + (1−α)[ β R + (1−β) 1[y=∅] E ]` (INV 10).
+class WeightedObjective(Objective):
+    """`1[y≠∅] α CE + (1−α)[ β R + (1−β) 1[y=∅] E ]` (INV 10), or one of its two variants.
 
     `alpha = 1` is plain supervised training and costs no reconstruction; `alpha = 0` learns without
     labels.
@@ -63,8 +38,11 @@ class WeightedObjective:
     Args:
         alpha: weight of the labels, in [0, 1].
         beta: weight of the reconstruction against the entropy, in [0, 1].
+        variant: "inv10"; "spl82" takes the entropy of all samples, not of the unlabelled alone
+            (SPL 82); "ms5" swaps β and 1 − β (MS 5).
         reduction: `R = ‖A[x]ᵀf(x) − x‖²` as the mean over the elements of `x` (the first author's
             later code) or as the sum (INV 8 as printed).
+        distance, balance, exact: see the module.
 
     Example:
         >>> import birdinv, torch
@@ -75,47 +53,36 @@ class WeightedObjective:
     """
 
     def __init__(
-        self, alpha: float, beta: float, *, reduction: Literal["mean", "sum"] = "mean"
+        self,
+        alpha: Weight,
+        beta: Weight,
+        *,
+        variant: Literal["inv10", "spl82", "ms5"] = "inv10",
+        reduction: Reduction = "mean",
+        distance: Literal["squared", "cosine"] | Distance = "squared",
+        balance: Weight | Balance | None = None,
+        exact: bool = False,
     ) -> None:
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}; expected a number from 0 to 1")
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
-        self.alpha, self.beta, self.reduction = alpha, beta, reduction
+        super().__init__(reduction=reduction, distance=distance, balance=balance, exact=exact)
+        check_weight("alpha", alpha, most=1)
+        check_weight("beta", beta, most=1)
+        if variant not in ("inv10", "spl82", "ms5"):
+            raise ValueError(f"variant is {variant!r}; expected 'inv10', 'spl82' or 'ms5'")
+        self.alpha, self.beta, self.variant = alpha, beta, variant
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Terms:
-        """The objective on inputs `x [N, C, *S]` with labels `y [N]`, int64 in `−1 … K−1`.
-
-        Raises:
-            ValueError: labels of another shape, type or range, or what `reconstruct` refuses.
-            RuntimeError: in inference mode, or where the logits do not depend on the input.
-        """
-        _check(x, y)
-        alpha, beta = self.alpha, self.beta
-        rebuilt = None
-        if (1 - alpha) * beta > 0:
-            back = reconstruct(model, x)
-            logits = back.logits
-            rebuilt = squared_distance(back.x_hat, x, reduction=self.reduction)
-        else:
-            logits = model(x)
-        _check_range(y, logits)
-        log_probs = _log_probs(logits)
-        ce, e = cross_entropy(log_probs, y), entropy(log_probs, y)
-        total = alpha * ce + (1 - alpha) * (1 - beta) * e
-        if rebuilt is not None:
-            total = total + (1 - alpha) * beta * rebuilt
-        return _terms(
-            total,
-            ce if alpha > 0 else None,
-            e if (1 - alpha) * (1 - beta) > 0 else None,
-            rebuilt,
-            logits,
+    def _weighing(self, model: nn.Module, step: int | None) -> Weighing:
+        alpha = weight_at("alpha", self.alpha, step, most=1)
+        beta = weight_at("beta", self.beta, step, most=1)
+        first, second = (1 - alpha) * beta, (1 - alpha) * (1 - beta)
+        return Weighing(
+            label=alpha,
+            reconstruction=second if self.variant == "ms5" else first,
+            entropy=first if self.variant == "ms5" else second,
+            entropy_of_all=self.variant == "spl82",
         )
 
 
-class ParameterFreeObjective:
+class ParameterFreeObjective(Objective):
     """`(1/log K)(1[y≠∅] CE + 1[y=∅] E) + Γ`, or `… + λ` (MS 6, 8–10); inputs have `‖x‖∞ = 1`.
 
     `Γ = R / D` reconstructs the input alone, `λ = (1/L) Σ_{l<L} R^(l) / D^(l)` the input and every
@@ -125,6 +92,7 @@ class ParameterFreeObjective:
         scale: "global" (Γ) or "multiscale" (λ).
         layers: names from `model.named_modules()` of the layers 1 … L−1 for λ; None takes the
             network's own `model.layers`.
+        distance, balance, exact: see the module.
 
     Example:
         >>> import birdinv, torch
@@ -137,80 +105,111 @@ class ParameterFreeObjective:
     """
 
     def __init__(
-        self, scale: Literal["global", "multiscale"], *, layers: Sequence[str] | None = None
+        self,
+        scale: Literal["global", "multiscale"],
+        *,
+        layers: Sequence[str] | None = None,
+        distance: Literal["squared", "cosine"] | Distance = "squared",
+        balance: Weight | Balance | None = None,
+        exact: bool = False,
     ) -> None:
+        super().__init__(reduction="mean", distance=distance, balance=balance, exact=exact)
         if scale not in ("global", "multiscale"):
             raise ValueError(f"scale is {scale!r}; expected 'global' or 'multiscale'")
         if scale == "global" and layers:
             raise ValueError("the global objective reconstructs the input alone: leave layers out")
+        _check_layers(layers)
         self.scale, self.layers = scale, layers
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Terms:
-        """The objective on inputs `x [N, C, *S]` with labels `y [N]`, int64 in `−1 … K−1`.
+    def _weighing(self, model: nn.Module, step: int | None) -> Weighing:
+        layers = () if self.scale == "global" else _layers(model, self.layers)
+        levels = 1 + len(layers)
+        return Weighing(
+            label=1.0,
+            entropy=1.0,
+            levels=[1 / levels] * levels,
+            layers=layers,
+            scale=_one_over_log,
+        )
 
-        Raises:
-            ValueError: labels of another shape, type or range, or what `reconstruct` refuses.
-            RuntimeError: in inference mode, or where the logits do not depend on the input.
-        """
-        _check(x, y)
-        back = reconstruct(model, x, self._layers(model))
-        _check_range(y, back.logits)
-        if back.logits.shape[1] < 2:
-            raise ValueError("the model gave one logit; expected at least two, for 1 / log K")
-        log_probs = _log_probs(back.logits)
-        ce, e = cross_entropy(log_probs, y), entropy(log_probs, y)
-        pairs = [(x, back.x_hat), *back.layers.values()]
-        errors = [squared_distance(z_hat, z, reduction="mean") for z, z_hat in pairs]
-        rebuilt = torch.stack(errors).mean()
-        total = (ce + e) / math.log(back.logits.shape[1]) + rebuilt
-        return _terms(total, ce, e, rebuilt, back.logits)
 
-    def _layers(self, model: nn.Module) -> Sequence[str]:
-        if self.scale == "global":
-            return ()
-        if self.layers is not None:
-            return self.layers
-        own: Sequence[str] | None = getattr(model, "layers", None)
-        if own is None:
+class LayerWeightedObjective(Objective):
+    """`α 1[y≠∅] CE + β E + Σ_l γ^(l) R^(l)`, the entropy of all samples (INV 11, SPL 83).
+
+    Args:
+        alpha, beta: weights of labels and entropy, at least 0.
+        gamma: `γ^(0), γ^(1) …` for the input and then each of `layers`, or one weight for all.
+        layers: names from `model.named_modules()`; None takes the network's own `model.layers`,
+            and `[]` reconstructs the input alone.
+        reduction: `R^(l)` as the mean over the elements of `z^(l)`, or as the sum.
+        distance, balance, exact: see the module.
+
+    Example:
+        >>> import birdinv, torch
+        >>> model = birdinv.networks.build("bird10", classes=3, shape=(1, 8192))
+        >>> objective = birdinv.LayerWeightedObjective(
+        ...     alpha=1.0, beta=0.1, gamma=[0.2, 0.5], layers=["block1"])
+        >>> terms = objective(model, torch.randn(2, 1, 8192), torch.tensor([2, birdinv.UNLABELED]))
+        >>> sorted(terms.levels)
+        ['block1', 'input']
+    """
+
+    def __init__(
+        self,
+        alpha: Weight,
+        beta: Weight,
+        gamma: Weight | Sequence[Weight],
+        *,
+        layers: Sequence[str] | None = None,
+        reduction: Reduction = "mean",
+        distance: Literal["squared", "cosine"] | Distance = "squared",
+        balance: Weight | Balance | None = None,
+        exact: bool = False,
+    ) -> None:
+        super().__init__(reduction=reduction, distance=distance, balance=balance, exact=exact)
+        _check_layers(layers)
+        check_weight("alpha", alpha)
+        check_weight("beta", beta)
+        for level, weight in enumerate(gamma if isinstance(gamma, Sequence) else [gamma]):
+            check_weight(f"gamma[{level}]", weight)
+        self.alpha, self.beta, self.gamma, self.layers = alpha, beta, gamma, layers
+
+    def _weighing(self, model: nn.Module, step: int | None) -> Weighing:
+        layers = _layers(model, self.layers)
+        levels = 1 + len(layers)
+        gamma = self.gamma if isinstance(self.gamma, Sequence) else [self.gamma] * levels
+        if len(gamma) != levels:
             raise ValueError(
-                "this network does not name its layers: pass layers=[…], names from "
-                "model.named_modules()"
+                f"gamma has {len(gamma)} weights for the input and {len(layers)} layers; expected "
+                f"{levels}, the input's first"
             )
-        return own
-
-
-def _log_probs(logits: Tensor) -> Tensor:
-    """`log ŷ` in at least float32: under autocast the logits come in bfloat16."""
-    return functional.log_softmax(
-        logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1
-    )
-
-
-def _terms(
-    total: Tensor, ce: Tensor | None, e: Tensor | None, rebuilt: Tensor | None, logits: Tensor
-) -> Terms:
-    return Terms(
-        total,
-        None if ce is None else ce.detach(),
-        None if e is None else e.detach(),
-        None if rebuilt is None else rebuilt.detach(),
-        logits.detach(),
-    )
-
-
-def _check(x: Tensor, y: Tensor) -> None:
-    if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise ValueError(
-            f"labels of shape {tuple(y.shape)} and type {y.dtype} for {len(x)} inputs; expected "
-            f"int64 [{len(x)}], {UNLABELED} where there is no label"
+        return Weighing(
+            label=weight_at("alpha", self.alpha, step),
+            entropy=weight_at("beta", self.beta, step),
+            entropy_of_all=True,
+            levels=[weight_at(f"gamma[{i}]", weight, step) for i, weight in enumerate(gamma)],
+            layers=layers,
         )
 
 
-def _check_range(y: Tensor, logits: Tensor) -> None:
-    # On a GPU looking would mean waiting; there `nll_loss` itself stops on such a label.
-    classes = logits.shape[1]
-    if y.device.type == "cpu" and len(y) and not UNLABELED <= y.min() <= y.max() < classes:
+def _one_over_log(classes: int) -> float:
+    if classes < 2:
+        raise ValueError("the model gave one logit; expected at least two, for 1 / log K")
+    return 1 / math.log(classes)
+
+
+def _check_layers(layers: Sequence[str] | None) -> None:
+    if isinstance(layers, str):
+        raise ValueError(f"layers is the string {layers!r}; expected a list: [{layers!r}]")
+
+
+def _layers(model: nn.Module, layers: Sequence[str] | None) -> Sequence[str]:
+    if layers is not None:
+        return layers
+    own: Sequence[str] | None = getattr(model, "layers", None)
+    if own is None:
         raise ValueError(
-            f"labels from {int(y.min())} to {int(y.max())} for {classes} logits; expected 0 to "
-            f"{classes - 1}, {UNLABELED} where there is no label"
+            "this network does not name its layers: pass layers=[…], names from "
+            "model.named_modules()"
         )
+    return own

@@ -191,7 +191,7 @@ class Odd(nn.Module):
     [
         ("detached input", [], RuntimeError, "do not depend on the input"),
         ("no parameters", [], RuntimeError, "do not depend on the input"),
-        ("detached layer", ["a"], RuntimeError, r"one of the layers \['a'\].*detached on the way"),
+        ("detached layer", ["a"], RuntimeError, r"depend on layer 'a'.*detached on the way"),
         ("twice", ["a"], ValueError, "'a' was called 2 times in one pass; expected once"),
         ("never", ["a"], ValueError, "'a' was called 0 times in one pass; expected once"),
         ("tuple", ["lstm"], ValueError, "'lstm' gave a tuple; expected a tensor"),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import birdinv
-from birdinv.losses import UNLABELED, cross_entropy, entropy
+from birdinv.terms import UNLABELED, cross_entropy, entropy
 
 LABELS = {
     "mixed": [2, -1, 0, -1],

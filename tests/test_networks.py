@@ -9,7 +9,8 @@ from torch import nn
 
 import birdinv
 from birdinv.errors import BirdinvError
-from birdinv.networks.layers import FrameConv1d, normalise
+from birdinv.networks.frames import FrameConv1d
+from birdinv.networks.layers import normalise
 
 
 def shapes(model, x):

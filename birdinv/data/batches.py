@@ -14,8 +14,8 @@ from torch import Tensor
 
 from birdinv.audio.store import Store
 from birdinv.errors import BirdinvError
-from birdinv.losses import UNLABELED
 from birdinv.networks.layers import normalise
+from birdinv.terms import UNLABELED
 
 
 class Segments:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from birdinv.errors import BirdinvError
-from birdinv.networks.layers import FrameConv1d
+from birdinv.networks.frames import FrameConv1d
 
 SLOPE = 0.01  # of the LeakyReLU; in no paper, the first author's later code
 
@@ -17,7 +17,7 @@ class Bird10(nn.Module):
     layer    what                                             0.5 s at 22 050 Hz
     ======== ================================================ ==================
     input    waveform                                         1 × 11 025
-    block1   conv 1024, stride 512, 42; LeakyReLU; max 4, 2   42 × 9
+    block1   conv 1024, stride 512, 42; max 4, 2; LeakyReLU   42 × 9
     block2   conv 3, stride 2, 42; LeakyReLU                  42 × 4
     hidden   dense 32; LeakyReLU; dropout 0.5                 32
     head     dense                                            classes
@@ -77,10 +77,12 @@ class Bird10(nn.Module):
             "dense": dense,
             "dropout": dropout,
         }
+        # Pooling before the nonlinearity: a maximum commutes with whatever increases, and the
+        # smaller map makes every pass of the nonlinearity, forwards and back, cheaper.
         self.block1 = nn.Sequential(
-            FrameConv1d(channels, width, 1024, 512), nn.LeakyReLU(SLOPE), nn.MaxPool1d(4, 2)
+            FrameConv1d(channels, width, 1024, 512), nn.MaxPool1d(4, 2), nn.LeakyReLU(SLOPE)
         )
-        self.block2 = nn.Sequential(nn.Conv1d(width, width, 3, 2), nn.LeakyReLU(SLOPE))
+        self.block2 = nn.Sequential(FrameConv1d(width, width, 3, 2), nn.LeakyReLU(SLOPE))
         self.hidden = nn.Sequential(
             nn.Flatten(), nn.Linear(width * steps, dense), nn.LeakyReLU(SLOPE), nn.Dropout(dropout)
         )

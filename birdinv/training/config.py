@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from birdinv.errors import SettingError
-from birdinv.losses import ParameterFreeObjective, Terms, WeightedObjective
+from birdinv.losses import ParameterFreeObjective, WeightedObjective
+from birdinv.terms import Terms
 
 OBJECTIVES = ("supervised", "weighted", "global", "multiscale")
 SCHEDULES = ("cosine", "constant")

@@ -1,0 +1,211 @@
+"""What the objectives share: one pass, the terms over the right samples, their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from birdinv.balance import Balance, ClassWatch
+from birdinv.inversion import Reconstruction, reconstruct, survey
+from birdinv.loss_weights import Weight, weight_at
+from birdinv.samples import Samples
+from birdinv.terms import (
+    UNLABELED,
+    Distance,
+    Terms,
+    cosine,
+    cross_entropy,
+    entropy,
+    log_probabilities,
+    squared,
+)
+
+_DISTANCES: dict[str, Distance] = {"squared": squared, "cosine": cosine}
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """`scale(K) (label CE + entropy E) + reconstruction Σ_l levels[l] R^(l)` at one step."""
+
+    label: float | Tensor
+    entropy: float | Tensor
+    reconstruction: float | Tensor = 1.0
+    levels: Sequence[float | Tensor] = (1.0,)  # of the input, then of each of `layers`
+    layers: Sequence[str] = ()
+    entropy_of_all: bool = False  # also of the labelled samples
+    scale: Callable[[int], float] = lambda classes: 1.0
+
+
+class Objective:
+    """One pass through a network and back, and what came of it as `Terms`.
+
+    A kind of objective says how it weighs them, in `_weighing`.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: Literal["mean", "sum"],
+        distance: Literal["squared", "cosine"] | Distance,
+        balance: Weight | Balance | None,
+        exact: bool,
+    ) -> None:
+        if isinstance(distance, str):
+            if distance not in _DISTANCES:
+                raise ValueError(
+                    f"distance is {distance!r}; expected 'squared', 'cosine' or a function"
+                )
+            distance = _DISTANCES[distance]
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
+        if balance is not None and not isinstance(balance, Balance):
+            balance = Balance(balance)
+        self.reduction, self.distance, self.balance, self.exact = (
+            reduction,
+            distance,
+            balance,
+            exact,
+        )
+        self._watch = ClassWatch()
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        step: int | None = None,
+        whole: Tensor | None = None,
+    ) -> Terms:
+        """The objective on inputs `x [N, C, *S]` with labels `y [N]`, int64 in `−1 … K−1`.
+
+        Args:
+            step: from 0, for weights that follow a schedule.
+            whole: the labels of the whole batch where this is a part of it (gradient
+                accumulation): the totals of the parts then add up to that of the whole, except for
+                a balance, which sees one part at a time.
+
+        Raises:
+            TypeError, ValueError: inputs or labels of another shape, type or range, a schedule
+                without a step, or what `reconstruct` refuses.
+            RuntimeError: in inference mode, or where the logits do not depend on the input.
+        """
+        _check(x, y, whole)
+        weighing = self._weighing(model, step)
+        samples = Samples(survey(model), y, whole)
+        levels: dict[str, Tensor] = {}
+        if _counts(weighing.reconstruction) and any(map(_counts, weighing.levels)):
+            back = reconstruct(model, x, weighing.layers, exact=self.exact)
+            logits = back.logits
+            levels = self._levels(back, x, samples)
+        else:
+            logits = model(x)
+        _check_range(y, logits)
+        log_probs = log_probabilities(logits)
+        scale = weighing.scale(logits.shape[1])
+        parts: list[Tensor] = []
+        ce = e = rebuilt = kept = None
+        if _counts(weighing.label):
+            ce = samples.mean_of_labelled(cross_entropy(log_probs, y))
+            parts.append(scale * weighing.label * ce)
+        if _counts(weighing.entropy):
+            mean = samples.mean if weighing.entropy_of_all else samples.mean_of_unlabelled
+            e = mean(entropy(log_probs))
+            parts.append(scale * weighing.entropy * e)
+        if levels:
+            weighed = zip(weighing.levels, levels.values(), strict=True)
+            rebuilt = _sum([weight * error for weight, error in weighed if _counts(weight)])
+            parts.append(weighing.reconstruction * rebuilt)
+        if self.balance is not None:
+            kept = self.balance.penalty(
+                samples.mean_row_of_unlabelled(log_probs.exp()), seen=samples.any_unlabelled
+            )
+            kappa = weight_at("kappa", self.balance.kappa, step)
+            parts.append(kappa * kept if samples.part is None else kappa * samples.part * kept)
+        return Terms(
+            total=_sum(parts) if parts else 0 * log_probs.sum(),
+            cross_entropy=_detached(ce),
+            entropy=_detached(e),
+            reconstruction=_detached(rebuilt),
+            balance=_detached(kept),
+            levels={name: error.detach() for name, error in levels.items()},
+            histogram=self._watch.count(logits, samples.unlabelled),
+            logits=logits.detach(),
+        )
+
+    def _weighing(self, model: nn.Module, step: int | None) -> Weighing:
+        raise NotImplementedError
+
+    def _levels(self, back: Reconstruction, x: Tensor, samples: Samples) -> dict[str, Tensor]:
+        """`R^(l)` of the input and the layers, `/ D^(l)` where the reduction is the mean."""
+        if self.distance is squared:
+            levels = {"input": back.squared_error()}
+        else:
+            levels = {"input": self._checked(self.distance(back.x_hat, x), x)}
+        for name, (z, z_hat) in back.layers.items():
+            levels[name] = self._checked(self.distance(z_hat, z), x)
+        sizes = [x[0].numel(), *(z[0].numel() for z, _ in back.layers.values())]
+        if self.distance is not squared or self.reduction == "sum":
+            sizes = [1] * len(sizes)
+        return {
+            name: samples.mean(each) / size
+            for (name, each), size in zip(levels.items(), sizes, strict=True)
+        }
+
+    def _checked(self, each: Tensor, x: Tensor) -> Tensor:
+        if each.shape != x.shape[:1]:
+            raise ValueError(
+                f"the distance gave a tensor {list(each.shape)}; expected one number a sample, "
+                f"[{len(x)}]"
+            )
+        return each
+
+
+def _counts(weight: float | Tensor) -> bool:
+    """Whether a term is needed; one whose weight is being learned is, also at 0."""
+    return isinstance(weight, Tensor) or weight != 0
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _detached(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.detach()
+
+
+def _check(x: Tensor, y: Tensor, whole: Tensor | None) -> None:
+    if not isinstance(y, Tensor) or not isinstance(x, Tensor):
+        raise TypeError(
+            f"inputs and labels are {type(x).__name__} and {type(y).__name__}; expected tensors: "
+            "torch.as_tensor makes one"
+        )
+    if not len(x):
+        raise ValueError("an empty batch; expected at least one sample")
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise ValueError(
+            f"labels of shape {tuple(y.shape)} and type {y.dtype} for {len(x)} inputs; expected "
+            f"int64 [{len(x)}], {UNLABELED} where there is no label"
+        )
+    if whole is not None and (whole.ndim != 1 or len(whole) < len(y)):
+        raise ValueError(
+            f"whole has shape {tuple(whole.shape)}; expected the labels of the whole batch of "
+            f"which these {len(y)} samples are a part"
+        )
+
+
+def _check_range(y: Tensor, logits: Tensor) -> None:
+    # On a GPU looking would mean waiting; there `nll_loss` itself stops on such a label.
+    classes = logits.shape[1]
+    if y.device.type == "cpu" and not UNLABELED <= y.min() <= y.max() < classes:
+        raise ValueError(
+            f"labels from {int(y.min())} to {int(y.max())} for {classes} logits; expected 0 to "
+            f"{classes - 1}, {UNLABELED} where there is no label"
+        )

@@ -1,0 +1,66 @@
+"""The terms of the objectives, one number a sample (equation sheet §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+UNLABELED = -1
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""`(ẑ, z) → [N]`, differentiable in both: how far reconstructions are from what they rebuild."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """An objective's value and, detached, what it is made of; None = not part of it.
+
+    Attributes:
+        total: scalar to call `backward` on.
+        cross_entropy, entropy, reconstruction, balance: scalars, before their weights.
+        levels: `R^(l)` by layer, "input" first, as they enter `reconstruction`.
+        histogram: predicted classes of the unlabelled samples, counts `[K]`.
+        logits: `[N, K]`.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor | None
+    entropy: Tensor | None
+    reconstruction: Tensor | None
+    balance: Tensor | None
+    levels: dict[str, Tensor]
+    histogram: Tensor
+    logits: Tensor = field(repr=False)
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """`log ŷ [N, K]` in at least float32: under autocast the logits come in bfloat16."""
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    return functional.log_softmax(logits.to(kind), dim=1)
+
+
+def cross_entropy(log_probs: Tensor, y: Tensor) -> Tensor:
+    """`−log ŷ_y [N]`, 0 where there is no label (SPL 16)."""
+    return functional.nll_loss(log_probs, y, ignore_index=UNLABELED, reduction="none")
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """`−Σ_c ŷ_c log ŷ_c [N]` (INV 9)."""
+    return -(log_probs.exp() * log_probs).sum(dim=1)
+
+
+def squared(z_hat: Tensor, z: Tensor) -> Tensor:
+    """`‖ẑ − z‖² [N]` (INV 8 and 12, MS 7)."""
+    return (z_hat - z).square().flatten(1).sum(dim=1)
+
+
+def cosine(z_hat: Tensor, z: Tensor) -> Tensor:
+    """`1 − cos(ẑ, z) [N]`, blind to the size of the reconstruction (named by INV §2.3).
+
+    1 with a gradient of zero where one of the two is zero.
+    """
+    return 1 - functional.cosine_similarity(z_hat.flatten(1), z.flatten(1), dim=1)
