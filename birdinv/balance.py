@@ -86,24 +86,26 @@ class Balance:
 
 
 class ClassWatch:
-    """Counts predicted classes of unlabelled samples and warns when one has emptied.
+    """Counts predicted classes of unlabelled samples and warns when some have emptied.
 
-    It looks every `every` batches, once `100·K` samples have been counted: then a class that none
-    of them was predicted as is not a matter of chance. A class is named once, until it returns.
+    It looks every `every` batches, once `100·K` samples have been counted: that none of them was
+    predicted to be of a class is then no matter of chance. A class that was there before is named
+    at once, one that has never been after ten looks, and none again until it has returned.
     """
 
     def __init__(self, every: int = 50) -> None:
         self._every = every
-        self._batches = 0
+        self._batches = self._looks = 0
         self._counts: Tensor | None = None
-        self._emptied: set[int] = set()
+        self._seen: set[int] = set()
+        self._named: set[int] = set()
 
     def count(self, logits: Tensor, unlabelled: Tensor) -> Tensor:
         """The histogram `[K]` of this batch's predictions for unlabelled samples."""
         predicted = logits.detach().argmax(dim=1)
         histogram = torch.zeros(logits.shape[1], dtype=torch.int64, device=logits.device)
         histogram.index_add_(0, predicted, unlabelled.long())
-        if self._counts is None or len(self._counts) != len(histogram):
+        if self._counts is None or self._counts.shape != histogram.shape:
             self._counts, self._batches = torch.zeros_like(histogram), 0
         self._counts = self._counts.to(histogram.device) + histogram
         self._batches += 1
@@ -116,11 +118,17 @@ class ClassWatch:
         if total < 100 * len(counts):
             return
         self._counts = None
-        empty = {c for c, count in enumerate(counts) if count == 0}
-        for c in sorted(empty - self._emptied):
+        self._looks += 1
+        there = {c for c, count in enumerate(counts) if count}
+        self._named -= there
+        self._seen |= there
+        expected = set(range(len(counts))) if self._looks >= 10 else self._seen
+        empty = sorted(expected - there - self._named)
+        self._named |= set(empty)
+        if empty:
+            which = f"class {empty[0]} has" if len(empty) == 1 else f"the classes {empty} have"
             warnings.warn(
-                f"class {c} has emptied: none of the last {total} unlabelled samples is predicted "
-                "to be of it; give the objective a balance, or weigh its entropy less",
+                f"{which} emptied: none of the last {total} unlabelled samples is predicted to be "
+                "there; give the objective a balance, or weigh its entropy less",
                 stacklevel=4,
             )
-        self._emptied = empty

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.grad import conv1d_input, conv2d_input
+from torch.nn.modules import module as every_module
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class FirstLayer:
     bias: Tensor | None
     out: Tensor
     edge: GradientEdge  # of `out`, also where what follows changes it in place
-    version: int
+    versions: tuple[int, int]  # of `weight` and `out` when the layer was called
 
     def detached(self) -> FirstLayer:
         """The same without a graph."""
@@ -39,7 +40,12 @@ class FirstLayer:
         return replace(self, weight=self.weight.detach(), bias=bias, out=self.out.detach())
 
     def adjoint(self, x: Tensor, delta: Tensor) -> Tensor:
-        """`Wᵀδ` like `x`, for `δ` like `out`."""
+        """`Wᵀδ` like `x`, for `δ` like `out`; RuntimeError where `W` has changed since."""
+        if self.weight._version != self.versions[0]:
+            raise RuntimeError(
+                "the weights of the first layer have changed since this pass: take x_hat before "
+                "the optimiser's step, or reconstruct with exact=True"
+            )
         own: Callable[..., Tensor] | None = getattr(self.module, "adjoint", None)
         with torch.autocast(x.device.type, enabled=False):
             delta = delta.to(self.weight.dtype)
@@ -54,7 +60,7 @@ class FirstLayer:
     def squared_error(self, x: Tensor, delta: Tensor) -> Tensor | None:
         """`‖Wᵀδ − x‖² [N]` without `Wᵀδ`; None where the layer does not know it, or not cheaply."""
         own: Callable[..., Tensor | None] | None = getattr(self.module, "squared_error", None)
-        if own is None or self.out._version != self.version:
+        if own is None or (self.weight._version, self.out._version) != self.versions:
             return None
         with torch.autocast(x.device.type, enabled=False):
             kind = self.weight.dtype
@@ -66,7 +72,8 @@ def first_layer(modules: Sequence[nn.Module], x: Tensor) -> Iterator[list[FirstL
     """While open, detaches `x` for the first of `modules` that is called on it and keeps that call.
 
     Nothing is kept where the saved tensors of the forward pass are packed (activation checkpoints,
-    offloading): a detached input is not the one that would be recomputed.
+    offloading): a detached input is not the one that would be recomputed. Nor where hooks for every
+    module are registered: they see what a layer gave before the ones of this layer do.
     """
     kept: list[FirstLayer] = []
     cut: list[nn.Module] = []
@@ -75,19 +82,26 @@ def first_layer(modules: Sequence[nn.Module], x: Tensor) -> Iterator[list[FirstL
     def before(module: nn.Module, args: tuple[object, ...]) -> tuple[Tensor] | None:
         if cut or len(args) != 1 or args[0] is not x or _packs_saved_tensors():
             return None
-        if not module.weight.requires_grad:  # without the input nothing would ask for a gradient
+        # Without the input nothing would ask for a gradient, and no graph would lead to the layer.
+        if not module.weight.requires_grad or not torch.is_grad_enabled():
             return None
         cut.append(module)
         return (x.detach(),)
 
-    def after(module: nn.Module, _args: object, out: Tensor) -> None:
-        if cut == [module] and not kept:
-            weight: Any = module.weight
-            bias: Any = module.bias
-            edge = get_gradient_edge(out)
-            kept.append(FirstLayer(module, weight, bias, out, edge, out._version))
+    def after(module: nn.Module, _args: object, out: Tensor) -> Tensor | None:
+        if cut != [module] or kept:
+            return None
+        if out._is_view():  # changed in place, a view would hang from its base, not from the edge
+            out = out.clone()
+        weight: Any = module.weight
+        bias: Any = module.bias
+        versions = (weight._version, out._version)
+        kept.append(FirstLayer(module, weight, bias, out, get_gradient_edge(out), versions))
+        return out
 
     try:
+        if every_module._global_forward_hooks or every_module._global_backward_hooks:
+            modules = []
         for module in modules:
             if _has_adjoint(module, x):
                 handles.append(module.register_forward_pre_hook(before))
@@ -100,9 +114,13 @@ def first_layer(modules: Sequence[nn.Module], x: Tensor) -> Iterator[list[FirstL
 
 
 def _has_adjoint(module: nn.Module, x: Tensor) -> bool:
-    # Exactly these classes: a subclass may compute something else, unless it brings its own.
+    # A backward hook may ask for the gradient of the input, a forward of the object's own may
+    # compute something else.
+    if module._backward_hooks or "forward" in vars(module):
+        return False
+    # So may the forward of a subclass, unless it is written beside its own adjoint.
     kind = type(module)
-    if kind is nn.Linear or hasattr(kind, "adjoint"):
+    if kind is nn.Linear or {"forward", "adjoint", "squared_error"} <= vars(kind).keys():
         return True
     return (
         (kind is nn.Conv1d or kind is nn.Conv2d)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 from weakref import WeakSet
 
@@ -110,7 +110,7 @@ def reconstruct(
     Reference: INV 5, 6 and 12, MS 7.
     """
     _check_input(x)
-    modules = survey(model)
+    modules = _survey(model)
     create_graph = torch.is_grad_enabled()
     wants_input = x.requires_grad and create_graph
     start = x if wants_input else x.detach().requires_grad_()
@@ -124,12 +124,10 @@ def reconstruct(
         _check_logits(logits, x)
         zs = [_only(name, outputs[name]) for name in layers]
         points: list[Any] = [start, *zs, *(layer.edge for layer in first)]
-        # An output that needs no gradient depends on nothing that is asked for.
-        half = 0.5 * logits.square().sum()
         gradients: Sequence[Tensor | None] = [None] * len(points)
-        if half.requires_grad:
+        if logits.requires_grad:  # else they depend on nothing that is asked for
             gradients = torch.autograd.grad(
-                half, points, create_graph=create_graph, allow_unused=True
+                logits, points, logits, create_graph=create_graph, allow_unused=True
             )
     if gradients[0] is None and (not first or gradients[-1] is None):
         raise _independent("the input")
@@ -162,16 +160,22 @@ def _check_input(x: object) -> None:
         )
 
 
-def survey(model: nn.Module) -> list[nn.Module]:
+def _survey(model: nn.Module) -> list[nn.Module]:
     """The network's modules; refuses the ones that cannot be right."""
     modules = list(model.modules())
     for module in modules:
-        for kind in type(module).__mro__:
-            if kind.__name__ in _REFUSED:
-                raise RuntimeError(_REFUSED[kind.__name__])
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            raise RuntimeError(_REFUSED["OptimizedModule"])
+        refusal = _refusal(type(module))
+        if module._compiled_call_impl is not None:
+            refusal = _REFUSED["OptimizedModule"]
+        if refusal is not None:
+            raise RuntimeError(refusal)
     return modules
+
+
+@lru_cache(maxsize=1024)
+def _refusal(kind: type[nn.Module]) -> str | None:
+    names = [base.__name__ for base in kind.__mro__]
+    return next((_REFUSED[name] for name in names if name in _REFUSED), None)
 
 
 def _check_logits(logits: object, x: Tensor) -> None:

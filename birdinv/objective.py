@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from birdinv.balance import Balance, ClassWatch
-from birdinv.inversion import Reconstruction, reconstruct, survey
+from birdinv.inversion import Reconstruction, reconstruct
 from birdinv.loss_weights import Weight, weight_at
 from birdinv.samples import Samples
 from birdinv.terms import (
@@ -96,7 +96,7 @@ class Objective:
         """
         _check(x, y, whole)
         weighing = self._weighing(model, step)
-        samples = Samples(survey(model), y, whole)
+        samples = Samples(model, y, whole)
         levels: dict[str, Tensor] = {}
         if _counts(weighing.reconstruction) and any(map(_counts, weighing.levels)):
             back = reconstruct(model, x, weighing.layers, exact=self.exact)
@@ -203,9 +203,12 @@ def _check(x: Tensor, y: Tensor, whole: Tensor | None) -> None:
 
 def _check_range(y: Tensor, logits: Tensor) -> None:
     # On a GPU looking would mean waiting; there `nll_loss` itself stops on such a label.
+    if y.device.type != "cpu":
+        return
+    low, high = (int(end) for end in y.aminmax())
     classes = logits.shape[1]
-    if y.device.type == "cpu" and not UNLABELED <= y.min() <= y.max() < classes:
+    if not UNLABELED <= low <= high < classes:
         raise ValueError(
-            f"labels from {int(y.min())} to {int(y.max())} for {classes} logits; expected 0 to "
-            f"{classes - 1}, {UNLABELED} where there is no label"
+            f"labels from {low} to {high} for {classes} logits; expected 0 to {classes - 1}, "
+            f"{UNLABELED} where there is no label"
         )

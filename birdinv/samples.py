@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,25 +25,30 @@ class Samples:
             then the means of the parts add up to the means of the whole.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], y: Tensor, whole: Tensor | None) -> None:
+    def __init__(self, model: nn.Module, y: Tensor, whole: Tensor | None = None) -> None:
         self.unlabelled = y == UNLABELED
         counted = self.unlabelled if whole is None else whole == UNLABELED
-        self._group: Any = None
-        self._ranks = 1
-        for module in modules:
-            if isinstance(module, DistributedDataParallel):
-                self._group = module.process_group
-                self._ranks = self._group.size()
-                break
-        counts = torch.stack([(~counted).sum(), counted.sum()])
-        if self._ranks > 1:
-            torch.distributed.all_reduce(counts, group=self._group)
-        self.any_unlabelled = counts[1] > 0
-        self.labelled_count, self.unlabelled_count = (counts.clamp(min=1) / self._ranks).unbind()
+        unlabelled = counted.sum()
+        labelled = len(counted) - unlabelled
+        here = unlabelled if whole is None else self.unlabelled.sum()
         self.count: Tensor | int = len(counted)
+        self._group = _group(model)
+        self._ranks = 1
+        if self._group is not None:
+            self._ranks = torch.distributed.get_world_size(self._group)
+            counts = torch.stack([labelled, unlabelled, here])
+            torch.distributed.all_reduce(counts, group=self._group)
+            labelled, unlabelled, here = counts.unbind()
+            self.count = (labelled + unlabelled) / self._ranks
+        self.any_unlabelled = here > 0
+        self.labelled_count = labelled.clamp(min=1)
+        self.unlabelled_count = unlabelled.clamp(min=1)
+        self.part = None if whole is None else here / self.unlabelled_count
+        self._here = here.clamp(min=1)
         if self._ranks > 1:
-            self.count = counts.sum() / self._ranks
-        self.part = None if whole is None else self.unlabelled.sum() / self.unlabelled_count
+            self.labelled_count = self.labelled_count / self._ranks
+            self.unlabelled_count = self.unlabelled_count / self._ranks
+            self._here = self._here / self._ranks
 
     def mean(self, each: Tensor) -> Tensor:
         """Of all samples."""
@@ -60,11 +64,19 @@ class Samples:
 
     def mean_row_of_unlabelled(self, rows: Tensor) -> Tensor:
         """Of the rows `[N, K]` of the unlabelled samples of this batch or part, on all ranks."""
-        count = self.unlabelled_count if self.part is None else self.unlabelled.sum().clamp(min=1)
-        mean = torch.where(self.unlabelled[:, None], rows, 0.0).sum(dim=0) / count
+        mean = torch.where(self.unlabelled[:, None], rows, 0.0).sum(dim=0) / self._here
         if self._ranks == 1:
             return mean
         everywhere = mean.detach().clone()
         torch.distributed.all_reduce(everywhere, group=self._group)
         # The value of all ranks with the gradient of this one.
         return mean + (everywhere / self._ranks - mean.detach())
+
+
+def _group(model: nn.Module) -> Any:
+    """The processes that share the network; None where it is in one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for module in model.modules():
+            if isinstance(module, DistributedDataParallel):
+                return module.process_group
+    return None

@@ -63,4 +63,7 @@ def cosine(z_hat: Tensor, z: Tensor) -> Tensor:
 
     1 with a gradient of zero where one of the two is zero.
     """
-    return 1 - functional.cosine_similarity(z_hat.flatten(1), z.flatten(1), dim=1)
+    rows = z_hat.flatten(1), z.flatten(1)
+    # Near zero torch divides by 1e-8 instead of the length: a gradient of up to 1e8.
+    there = rows[0].any(dim=1) & rows[1].any(dim=1)
+    return 1 - torch.where(there, functional.cosine_similarity(*rows, dim=1), 0.0)

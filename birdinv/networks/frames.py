@@ -1,14 +1,18 @@
-"""Strided convolution over the frames of a waveform, and its reconstruction error by Gram matrices.
+"""Strided convolution over the frames of a waveform, and its reconstruction error by a Gram matrix.
 
-Write the kernel as `m` pieces of one stride each, `W = [W_0 … W_{m−1}]`, and the input as blocks of
-one stride, so that frame `t` is `(Wx)_t = Σ_j W_j block_{t+j}`. The adjoint puts `Σ_j W_jᵀ δ_{b−j}`
-into block `b`, and two frames `q` apart share the blocks `j + q` of the one and `j` of the other:
+Write the kernel as `m` pieces of one stride each, stacked as `W = [W_0; …; W_{m−1}]`, and the input
+as blocks of one stride, so that frame `t` is `Σ_j W_j block_{t+j}`: one matrix product `W block_b`
+for every block, and `m` shifted sums. The adjoint rebuilds block `b` from the frames that touch it,
 
-    (WWᵀδ)_t = Σ_q C_q δ_{t+q},   C_q = Σ_j W_{j+q} W_jᵀ,   C_{−q} = C_qᵀ,   |q| < m
+    e_b = [δ_b; δ_{b−1}; …; δ_{b−m+1}],   block'_b = Wᵀ e_b = Σ_j W_jᵀ δ_{b−j},
 
-Hence `‖Wᵀδ − x‖² = ⟨δ, WWᵀδ⟩ − 2⟨δ, Wx⟩ + ‖x‖²` takes small matrices and `Wx`, which the forward
-pass has made already: the input is never reconstructed, and neither a transposed convolution nor
-its double backward runs. Samples after the last frame are in `‖x‖²` alone (equation sheet §5).
+so the error of the reconstruction is, with the Gram matrix `Γ = WWᵀ`,
+
+    Σ_b ‖Wᵀ e_b − block_b‖² = Σ_b e_bᵀ Γ e_b − 2 Σ_t ⟨δ_t, (frame − bias)_t⟩ + ‖x‖².
+
+The input is never reconstructed, and neither a transposed convolution nor its double backward runs.
+Samples after the last block are in `‖x‖²` alone. (The Gram identity of the equation sheet, §5, with
+neighbouring frames side by side in place of its `G₀` and `G₁`.)
 """
 
 from __future__ import annotations
@@ -60,12 +64,11 @@ class FrameConv1d(nn.Conv1d):
     ) -> Tensor | None:
         """`‖Wᵀδ − x‖² [N]` from `out = Wx + b` and `delta`, both `[N, out_channels, F]`.
 
-        None where the Gram matrices would cost more than going back to the input: too many
-        channels for the stride, or a stride that does not divide the kernel.
+        None where the Gram matrix would cost more than going back to the input: too many channels
+        for the stride, or a stride that does not divide the kernel.
         """
         kernel, stride = self.kernel_size[0], self.stride[0]
-        pieces = kernel // stride
-        if kernel % stride or (2 * pieces - 1) * self.out_channels > self.in_channels * kernel:
+        if kernel % stride or kernel // stride * self.out_channels > self.in_channels * stride:
             return None
         if bias is None:
             bias = out.new_zeros(self.out_channels)
@@ -111,76 +114,52 @@ def _stacked(weight: Tensor, stride: int) -> Tensor:
 
 
 class _GramError(torch.autograd.Function):
-    """`‖Wᵀδ − x‖² [N]`; see the module. Its own gradients are written out:
+    """`‖Wᵀδ − x‖² [N]`; see the module. Its gradients are written out, for `E` with the rows `e_b`:
 
-        ∂/∂δ = 2(WWᵀδ − Wx),   ∂/∂(Wx) = −2δ,   ∂/∂W_i = 2 Σ_j A_{i−j} W_j
-
-    with `A_q = Σ_t δ_t δ_{t+q}ᵀ`, `A_{−q} = A_qᵀ`, from `⟨δ, WWᵀδ⟩ = Σ_q ⟨C_q, A_q⟩`.
+    ∂/∂δ_t = 2 (Σ_j (EΓ)_{t+j, j} − (Wx)_t),   ∂/∂(Wx) = −2δ,   ∂/∂W = 2 EᵀE W
     """
 
     @staticmethod
     def forward(
         ctx: Any, delta: Tensor, out: Tensor, weight: Tensor, bias: Tensor, x: Tensor, stride: int
     ) -> Tensor:
-        channels = len(weight)
         stacked = _stacked(weight, stride)
+        channels, frames = delta.shape[1:]
         pieces = len(stacked) // channels
-        delta = delta.transpose(1, 2).contiguous()  # [N, F, O]
-        gram = (stacked @ stacked.T).view(pieces, channels, pieces, channels)
-        # C_q for q = 1 − m … m − 1, side by side.
-        coupling = torch.cat(
-            [
-                torch.stack([gram[j + q, :, j] for j in range(max(0, -q), pieces - max(0, q))]).sum(
-                    dim=0
-                )
-                for q in range(1 - pieces, pieces)
-            ],
-            dim=1,
-        )
-        shifted = _shifted(delta, pieces)
+        delta = delta.transpose(1, 2)
         heard = out.transpose(1, 2) - bias
-        surplus = functional.linear(shifted, coupling) - heard
-        ctx.save_for_backward(delta, shifted, surplus, stacked)
+        beside = delta.new_zeros(len(delta), frames + pieces - 1, pieces, channels)
+        for j in range(pieces):
+            beside[:, j : j + frames, j] = delta
+        beside = beside.flatten(2)
+        seen = beside @ (stacked @ stacked.T)
+        surplus = seen[:, :frames, :channels] - heard
+        for j in range(1, pieces):
+            surplus += seen[:, j : j + frames, j * channels : (j + 1) * channels]
+        ctx.save_for_backward(beside, surplus, stacked)
         ctx.stride = stride
-        rows = [part.flatten(1) for part in (delta, surplus - heard, x)]
-        return _dot(rows[0], rows[1]) + _dot(rows[2], rows[2])
+        inner = (delta * (surplus - heard)).flatten(1).sum(dim=1)
+        return inner + torch.linalg.vector_norm(x.flatten(1), dim=1).square()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        delta, shifted, surplus, stacked = ctx.saved_tensors
-        channels = delta.shape[-1]
-        pieces = len(stacked) // channels
-        twice = 2 * gradient[:, None, None]
-        scaled = twice * delta
-        # Â with the block A_{i−j} at (i, j), from A_q = Σ_t δ_t δ_{t+q}ᵀ side by side.
-        beside = (scaled.flatten(0, 1).T @ shifted.flatten(0, 1)).unflatten(1, (-1, channels))
-        lags = torch.tensor(
-            [[i - j + pieces - 1 for j in range(pieces)] for i in range(pieces)],
-            device=delta.device,
+        beside, surplus, stacked = ctx.saved_tensors
+        frames, channels = surplus.shape[1:]
+        # The gradient of a sum or a mean comes as one number, repeated: that scales small matrices.
+        alike = gradient.stride() == (0,)
+        twice = 2 * gradient[0] if alike else 2 * gradient[:, None, None]
+        weighed = beside if alike else twice * beside
+        gram = weighed.flatten(0, 1).T @ beside.flatten(0, 1)
+        of_weight = ((twice * gram if alike else gram) @ stacked).view(
+            -1, channels, stacked.shape[1] // ctx.stride, ctx.stride
         )
-        toeplitz = beside[:, lags].permute(1, 0, 2, 3).reshape(len(stacked), len(stacked))
-        of_weight = (toeplitz @ stacked).view(pieces, channels, -1, ctx.stride)
+        of_heard = beside[:, :frames, :channels] * -twice
         return (
-            (twice * surplus).transpose(1, 2),
-            -scaled.transpose(1, 2),
+            (surplus * twice).transpose(1, 2),
+            of_heard.transpose(1, 2),
             of_weight.permute(1, 2, 0, 3).flatten(2),
-            scaled.sum((0, 1)),
+            -of_heard.sum((0, 1)),
             None,
             None,
         )
-
-
-def _shifted(delta: Tensor, pieces: int) -> Tensor:
-    """`δ_{t+q}` for `q = 1 − m … m − 1` side by side, zeros beyond the ends, `[N, F, (2m−1)·O]`."""
-    frames = delta.shape[1]
-    shifted = delta.new_zeros(*delta.shape[:2], 2 * pieces - 1, delta.shape[2])
-    for q in range(max(1 - pieces, -frames), min(pieces, frames + 1)):
-        there = slice(max(0, -q), frames - max(0, q))
-        shifted[:, there, q + pieces - 1] = delta[:, there.start + q : there.stop + q]
-    return shifted.flatten(2)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """`⟨a_n, b_n⟩ [N]` of rows, without a product in memory."""
-    return torch.bmm(a[:, None], b[:, :, None])[:, 0, 0]
