@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from birdinv.evaluation import evaluate as evaluate
     from birdinv.inversion import invert as invert
     from birdinv.inversion import reconstruct as reconstruct
-    from birdinv.loss_weights import LearnedWeights as LearnedWeights
+    from birdinv.learned_weights import LearnedWeights as LearnedWeights
     from birdinv.losses import LayerWeightedObjective as LayerWeightedObjective
     from birdinv.losses import ParameterFreeObjective as ParameterFreeObjective
     from birdinv.losses import WeightedObjective as WeightedObjective
@@ -41,7 +41,7 @@ _HOME = {
     "BirdinvError": "errors",
     "EnergyObjective": "energy_based",
     "LayerWeightedObjective": "losses",
-    "LearnedWeights": "loss_weights",
+    "LearnedWeights": "learned_weights",
     "ParameterFreeObjective": "losses",
     "Store": "audio.store",
     "Terms": "terms",

@@ -120,7 +120,9 @@ def _has_adjoint(module: nn.Module, x: Tensor) -> bool:
         return False
     # So may the forward of a subclass, unless it is written beside its own adjoint.
     kind = type(module)
-    if kind is nn.Linear or {"forward", "adjoint", "squared_error"} <= vars(kind).keys():
+    if kind is nn.Linear:
+        return True
+    if isinstance(module, nn.Conv1d | nn.Conv2d) and {"forward", "adjoint"} <= vars(kind).keys():
         return True
     return (
         (kind is nn.Conv1d or kind is nn.Conv2d)

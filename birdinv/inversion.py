@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from birdinv.first_layer import FirstLayer, first_layer
@@ -55,7 +56,9 @@ class Reconstruction:
         parts = [] if self._gradient is None else [self._gradient]
         if self._first is not None:
             layer, delta = self._first
-            parts.append(layer.adjoint(self._x, delta))
+            # With the graph of the pass it belongs to, whoever asks for it first.
+            with torch.inference_mode(False), torch.enable_grad():
+                parts.append(layer.adjoint(self._x, delta))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def squared_error(self) -> Tensor:
@@ -112,10 +115,14 @@ def reconstruct(
     _check_input(x)
     modules = _survey(model)
     create_graph = torch.is_grad_enabled()
-    wants_input = x.requires_grad and create_graph
-    start = x if wants_input else x.detach().requires_grad_()
+    tangent = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
+    differentiable = x.requires_grad and create_graph
+    wants_input = differentiable or tangent is not None
     # Fused attention has no second backward pass; the plain one has.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        start = x if differentiable else x.detach().requires_grad_()
+        if start is not x and tangent is not None:  # forward over reverse; detach() loses it
+            start = forward_ad.make_dual(start, tangent)  # type: ignore[no-untyped-call]
         with (
             _captured(model, layers) as outputs,
             first_layer([] if wants_input or exact else modules, start) as first,
@@ -131,18 +138,20 @@ def reconstruct(
             )
     if gradients[0] is None and (not first or gradients[-1] is None):
         raise _independent("the input")
-    pairs = {}
-    for name, z, z_hat in zip(layers, zs, gradients[1:], strict=False):
-        if z_hat is None:
-            raise _independent(f"layer {name!r}")
-        pairs[name] = (z, z_hat) if create_graph else (z.detach(), z_hat)
     if create_graph:
         _require_second_backward(model, gradients)
     else:
         logits, first = logits.detach(), [layer.detached() for layer in first]
     delta = gradients[-1] if first else None
     cut = None if delta is None else (first[0], delta)
-    return Reconstruction(logits, pairs, x, gradients[0], cut)
+    back = Reconstruction(logits, {}, x if wants_input else x.detach(), gradients[0], cut)
+    for name, z, z_hat in zip(layers, zs, gradients[1:], strict=False):
+        if z is start:  # an identity, say
+            z_hat = back.x_hat
+        if z_hat is None:
+            raise _independent(f"layer {name!r}")
+        back.layers[name] = (z, z_hat) if create_graph else (z.detach(), z_hat)
+    return back
 
 
 def _check_input(x: object) -> None:
@@ -164,7 +173,8 @@ def _survey(model: nn.Module) -> list[nn.Module]:
     """The network's modules; refuses the ones that cannot be right."""
     modules = list(model.modules())
     for module in modules:
-        refusal = _refusal(type(module))
+        kind: Any = type(module)
+        refusal = _refusal(kind)
         if module._compiled_call_impl is not None:
             refusal = _REFUSED["OptimizedModule"]
         if refusal is not None:
@@ -173,7 +183,7 @@ def _survey(model: nn.Module) -> list[nn.Module]:
 
 
 @lru_cache(maxsize=1024)
-def _refusal(kind: type[nn.Module]) -> str | None:
+def _refusal(kind: type) -> str | None:
     names = [base.__name__ for base in kind.__mro__]
     return next((_REFUSED[name] for name in names if name in _REFUSED), None)
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from birdinv.balance import Balance
 from birdinv.loss_weights import Weight, check_weight, weight_at
@@ -206,10 +207,12 @@ def _check_layers(layers: Sequence[str] | None) -> None:
 def _layers(model: nn.Module, layers: Sequence[str] | None) -> Sequence[str]:
     if layers is not None:
         return layers
-    own: Sequence[str] | None = getattr(model, "layers", None)
-    if own is None:
-        raise ValueError(
-            "this network does not name its layers: pass layers=[…], names from "
-            "model.named_modules()"
-        )
-    return own
+    prefix = ""
+    while isinstance(model, DistributedDataParallel):
+        model, prefix = model.module, f"{prefix}module."
+    own = getattr(model, "layers", None)
+    if isinstance(own, Sequence) and all(isinstance(name, str) for name in own):
+        return [prefix + name for name in own]
+    raise ValueError(  # `layers` often is a list of modules, or their number
+        "this network does not name its layers: pass layers=[…], names from model.named_modules()"
+    )

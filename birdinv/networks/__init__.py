@@ -9,8 +9,9 @@ from torch import nn
 
 from birdinv.errors import BirdinvError
 from birdinv.networks.bird10 import Bird10
+from birdinv.networks.convnets import SmallCNN
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"bird10": Bird10}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"bird10": Bird10, "smallcnn": SmallCNN}
 
 
 def build(name: str, *, classes: int, shape: tuple[int, ...], **sizes: Any) -> nn.Module:
@@ -33,4 +34,4 @@ def build(name: str, *, classes: int, shape: tuple[int, ...], **sizes: Any) -> n
         raise BirdinvError(f"the network {name} cannot be built: {error}") from error
 
 
-__all__ = ["NETWORKS", "Bird10", "build"]
+__all__ = ["NETWORKS", "Bird10", "SmallCNN", "build"]

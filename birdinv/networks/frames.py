@@ -138,8 +138,8 @@ class _GramError(torch.autograd.Function):
             surplus += seen[:, j : j + frames, j * channels : (j + 1) * channels]
         ctx.save_for_backward(beside, surplus, stacked)
         ctx.stride = stride
-        inner = (delta * (surplus - heard)).flatten(1).sum(dim=1)
-        return inner + torch.linalg.vector_norm(x.flatten(1), dim=1).square()
+        norm: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+        return (delta * (surplus - heard)).flatten(1).sum(dim=1) + norm.square()
 
     @staticmethod
     @once_differentiable

@@ -24,7 +24,8 @@ class FrameMaxPool1d(nn.MaxPool1d):
     def forward(self, x: Tensor) -> Tensor:
         """Maxima of `x`; see the class."""
         if x.ndim != 3:
-            return super().forward(x)
+            pooled: Tensor = super().forward(x)
+            return pooled
         with torch.no_grad():
             _, places = functional.max_pool1d(x, self.kernel_size, self.stride, return_indices=True)
             places = places.transpose(1, 2)  # [N, F', C]
