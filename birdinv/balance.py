@@ -63,7 +63,7 @@ class Balance:
             before = mean.new_zeros(mean.shape) if self._average is None else self._average
             before = before.to(mean)
             started = before.sum() > 0
-            kept = torch.where(started, self.memory, 0.0)
+            kept = self.memory * started.to(mean.dtype)
             mean = torch.where(seen, kept * before + (1 - kept) * mean, before)
             self._average = mean.detach()
             seen = seen | started

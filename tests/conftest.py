@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# Small tensors on a busy machine: threads that wait for each other take ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell that runs the tests in the background has Ctrl-C ignored, here and in every process that
 # is begun here; the tests that press it need it as it is in the foreground.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,6 +3,8 @@
 import math
 
 import pytest
+import torch
+from torch import nn
 
 import birdinv
 from birdinv.loss_weights import constant, cosine, linear, piecewise, reconstruction_first

@@ -39,10 +39,10 @@ class SmallCNN(nn.Module):
     def __init__(self, *, classes: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, height, width = shape
-        if classes < 1 or channels < 1 or min(height, width) < 4:
+        if classes < 1 or channels < 1 or min(height, width) < 8:
             raise BirdinvError(
                 f"smallcnn with classes={classes} and shape={tuple(shape)}: give at least one "
-                "class, one channel and 4 × 4 pixels"
+                "class, one channel and 8 × 8 pixels"
             )
         self.sizes = {"classes": classes, "shape": [channels, height, width]}
         self.block1 = _block(channels, 32, 5, padding=4, pool=True)
