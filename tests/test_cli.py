@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -732,3 +733,10 @@ def test_no_terminal_gets_plain_lines(
     lines = capfd.readouterr().err.splitlines()
     assert lines and all("\r" not in line for line in lines)
     assert lines[0].startswith("train: 20000 of 123456 steps, ") and lines[0].endswith(", epoch 1")
+
+
+def test_a_warning_is_one_sentence_without_a_path(run: Command) -> None:
+    run("--help")
+    assert warnings.formatwarning("a class emptied", UserWarning, "file.py", 7) == (
+        "birdinv: a class emptied\n"
+    )

@@ -31,8 +31,7 @@ class Learner:
     ) -> None:
         self._config, self._device = config, device
         self.model = _fresh_model(store, config).to(device)
-        self._parameters = list(self.model.parameters())
-        self.optimiser = torch.optim.Adam(self._parameters, lr=config.learning_rate)
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self._batches = TrainingBatches(
             Segments(store, parts.labelled),
             Segments(store, parts.unlabelled if config.uses_unlabelled else {}),
@@ -64,8 +63,7 @@ class Learner:
         self._generator.manual_seed(_mixed(self._config.seed, step))  # of dropout
         self.optimiser.zero_grad(set_to_none=True)
         terms = self._objective(self.model, x, y)
-        # Into the parameters alone: the input asks for a gradient too, which nobody needs.
-        torch.autograd.backward(terms.total, inputs=self._parameters)
+        terms.total.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
 
         known = y >= 0
