@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.grad import conv1d_input, conv2d_input
 from torch.nn.modules import module as every_module
+from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,10 @@ class FirstLayer:
         if own is None or (self.weight._version, self.out._version) != self.versions:
             return None
         with torch.autocast(x.device.type, enabled=False):
-            kind = self.weight.dtype
-            return own(x.to(kind), self.out.to(kind), delta.to(kind), self.weight, self.bias)
+            kind = torch.promote_types(self.weight.dtype, torch.float32)
+            bias = None if self.bias is None else self.bias.to(kind)
+            tensors = (each.to(kind) for each in (x, self.out, delta, self.weight))
+            return own(*tensors, bias)
 
 
 @contextmanager
@@ -77,7 +80,7 @@ def first_layer(modules: Sequence[nn.Module], x: Tensor) -> Iterator[list[FirstL
     """
     kept: list[FirstLayer] = []
     cut: list[nn.Module] = []
-    handles = []
+    handles: list[RemovableHandle] = []
 
     def before(module: nn.Module, args: tuple[object, ...]) -> tuple[Tensor] | None:
         if cut or len(args) != 1 or args[0] is not x or _packs_saved_tensors():
@@ -86,6 +89,7 @@ def first_layer(modules: Sequence[nn.Module], x: Tensor) -> Iterator[list[FirstL
         if not module.weight.requires_grad or not torch.is_grad_enabled():
             return None
         cut.append(module)
+        handles.append(x.register_hook(_refuse))  # type: ignore[no-untyped-call]
         return (x.detach(),)
 
     def after(module: nn.Module, _args: object, out: Tensor) -> Tensor | None:
@@ -111,6 +115,13 @@ def first_layer(modules: Sequence[nn.Module], x: Tensor) -> Iterator[list[FirstL
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _refuse(_gradient: Tensor) -> None:
+    # Its forward pass takes a gradient in the input, which would lack what goes through the cut.
+    raise RuntimeError(
+        "this network takes gradients in its input while it computes its logits: use exact=True"
+    )
 
 
 def _has_adjoint(module: nn.Module, x: Tensor) -> bool:

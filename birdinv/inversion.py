@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
 
 from birdinv.first_layer import FirstLayer, first_layer
+from birdinv.terms import squared
 
 # Wrappers that cannot be right, by the names of their classes, which need not be imported for it.
 _REFUSED = {
@@ -32,6 +34,17 @@ _REFUSED = {
     "were seen to be wrong: give the network as it was before torch.compile",
 }
 _REFUSED["FSDPModule"] = _REFUSED["FullyShardedDataParallel"]
+
+# Nodes that stop a second backward pass, by name.
+_DEAD_ENDS = (
+    "torch::autograd::NotImplemented",
+    "torch::autograd::Error",
+    "CudnnRnnBackwardBackward0",
+)
+_STATIC = (
+    "DistributedDataParallel with static_graph=True takes the pass of the reconstruction for the "
+    "backward pass and leaves the gradients of each process as they are: give static_graph=False"
+)
 
 # Networks whose reconstruction is known to have a backward pass of its own.
 _differentiable: WeakSet[nn.Module] = WeakSet()
@@ -68,7 +81,7 @@ class Reconstruction:
             error = layer.squared_error(self._x, delta)
             if error is not None:
                 return error
-        return (self.x_hat - self._x).square().flatten(1).sum(dim=1)
+        return squared(self.x_hat, self._x)
 
 
 def invert(model: nn.Module, x: Tensor) -> Tensor:
@@ -132,6 +145,9 @@ def reconstruct(
         zs = [_only(name, outputs[name]) for name in layers]
         points: list[Any] = [start, *zs, *(layer.edge for layer in first)]
         gradients: Sequence[Tensor | None] = [None] * len(points)
+        for name, z in zip(layers, zs, strict=True):
+            if not z.requires_grad:
+                raise _independent(f"layer {name!r}")
         if logits.requires_grad:  # else they depend on nothing that is asked for
             gradients = torch.autograd.grad(
                 logits, points, logits, create_graph=create_graph, allow_unused=True
@@ -177,6 +193,8 @@ def _survey(model: nn.Module) -> list[nn.Module]:
         refusal = _refusal(kind)
         if module._compiled_call_impl is not None:
             refusal = _REFUSED["OptimizedModule"]
+        if isinstance(module, DistributedDataParallel) and module.static_graph:
+            refusal = _STATIC
         if refusal is not None:
             raise RuntimeError(refusal)
     return modules
@@ -197,7 +215,7 @@ def _check_logits(logits: object, x: Tensor) -> None:
 def _independent(what: str) -> RuntimeError:
     return RuntimeError(
         f"the logits do not depend on {what}: is something detached on the way, or computed under "
-        "torch.no_grad()?"
+        "torch.no_grad(), or in a checkpoint that is not use_reentrant=False?"
     )
 
 
@@ -209,12 +227,13 @@ def _require_second_backward(model: nn.Module, gradients: Sequence[Tensor | None
     seen = set(nodes)
     while nodes:
         node = nodes.pop()
-        if node.name() in ("torch::autograd::NotImplemented", "torch::autograd::Error"):
+        if node.name() in _DEAD_ENDS:
             raise RuntimeError(
                 "a layer of this network has no second backward pass, which a loss on "
                 "reconstructions needs; use its unfused form: torch.backends.cudnn.flags("
                 "enabled=False) round the call for recurrent layers on CUDA, softmax(QKᵀ)V for a "
-                "fused attention kernel, no once_differentiable in functions of your own"
+                "fused attention kernel, BatchNorm for SyncBatchNorm, no once_differentiable in "
+                "functions of your own"
             )
         for after, _ in node.next_functions:
             if after is not None and after not in seen:

@@ -39,8 +39,7 @@ class Terms:
 
 def log_probabilities(logits: Tensor) -> Tensor:
     """`log ŷ [N, K]` in at least float32: under autocast the logits come in bfloat16."""
-    kind = torch.promote_types(logits.dtype, torch.float32)
-    return functional.log_softmax(logits.to(kind), dim=1)
+    return functional.log_softmax(_at_least_single(logits), dim=1)
 
 
 def cross_entropy(log_probs: Tensor, y: Tensor) -> Tensor:
@@ -55,7 +54,7 @@ def entropy(log_probs: Tensor) -> Tensor:
 
 def squared(z_hat: Tensor, z: Tensor) -> Tensor:
     """`‖ẑ − z‖² [N]` (INV 8 and 12, MS 7)."""
-    return (z_hat - z).square().flatten(1).sum(dim=1)
+    return _at_least_single(z_hat - z).square().flatten(1).sum(dim=1)
 
 
 def cosine(z_hat: Tensor, z: Tensor) -> Tensor:
@@ -63,7 +62,12 @@ def cosine(z_hat: Tensor, z: Tensor) -> Tensor:
 
     1 with a gradient of zero where one of the two is zero.
     """
-    rows = z_hat.flatten(1), z.flatten(1)
+    rows = _at_least_single(z_hat).flatten(1), _at_least_single(z).flatten(1)
     # Near zero torch divides by 1e-8 instead of the length: a gradient of up to 1e8.
     there = rows[0].any(dim=1) & rows[1].any(dim=1)
     return 1 - torch.where(there, functional.cosine_similarity(*rows, dim=1), 0.0)
+
+
+def _at_least_single(z: Tensor) -> Tensor:
+    """In float32 where it is less: sums of squares leave the range of float16."""
+    return z.to(torch.promote_types(z.dtype, torch.float32))

@@ -85,13 +85,11 @@ class FrameConv1d(nn.Conv1d):
         blocks = x[..., : count * stride].reshape(*x.shape[:-1], count, stride)
         blocks = blocks.transpose(1, 2).flatten(2)  # [N, blocks, C·s]; a view for one channel
         products = functional.linear(blocks, _stacked(self.weight, stride))
-        products = products.reshape(len(x), count, pieces, self.out_channels)
-        out = products[:, :frames, 0]
+        products = products.reshape(len(x), count, pieces, self.out_channels).permute(2, 0, 3, 1)
+        out = products[0, ..., :frames]
         for j in range(1, pieces):
-            out = out + products[:, j : j + frames, j]
-        if self.bias is not None:
-            out = out + self.bias
-        return out.transpose(1, 2)
+            out = out + products[j, ..., j : j + frames]
+        return out if self.bias is None else out + self.bias[:, None]
 
     def _of_copies(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
