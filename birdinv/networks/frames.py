@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv1d_input
 
@@ -140,8 +139,12 @@ class _GramError(torch.autograd.Function):
         return (delta * (surplus - heard)).flatten(1).sum(dim=1) + norm.square()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # what was saved has no graph: it would be wrong in silence
+            raise RuntimeError(
+                "the gradients of the Gram error cannot be differentiated again (create_graph=True)"
+                ": use exact=True"
+            )
         beside, surplus, stacked = ctx.saved_tensors
         frames, channels = surplus.shape[1:]
         # The gradient of a sum or a mean comes as one number, repeated: that scales small matrices.
