@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from birdinv.losses import LayerWeightedObjective as LayerWeightedObjective
     from birdinv.losses import ParameterFreeObjective as ParameterFreeObjective
     from birdinv.losses import WeightedObjective as WeightedObjective
+    from birdinv.networks.layers import normalise as normalise
     from birdinv.prediction.run import predict as predict
     from birdinv.terms import UNLABELED as UNLABELED
     from birdinv.terms import Terms as Terms
@@ -51,6 +52,7 @@ _HOME = {
     "evaluate": "evaluation",
     "invert": "inversion",
     "networks": "",
+    "normalise": "networks.layers",
     "predict": "prediction.run",
     "reconstruct": "inversion",
     "segment": "data.segmenting",
@@ -73,6 +75,7 @@ __all__ = [
     "evaluate",
     "invert",
     "networks",
+    "normalise",
     "predict",
     "reconstruct",
     "segment",

@@ -65,7 +65,8 @@ class Balance:
             started = before.sum() > 0
             kept = self.memory * started.to(mean.dtype)
             mean = torch.where(seen, kept * before + (1 - kept) * mean, before)
-            self._average = mean.detach()
+            if torch.is_grad_enabled():  # an evaluation leaves it as it is
+                self._average = mean.detach()
             seen = seen | started
         # A share can underflow to 0, where a logarithm has no gradient.
         log_mean = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
@@ -100,11 +101,17 @@ class ClassWatch:
         self._seen: set[int] = set()
         self._named: set[int] = set()
 
-    def count(self, logits: Tensor, unlabelled: Tensor) -> Tensor:
-        """The histogram `[K]` of this batch's predictions for unlabelled samples."""
+    def count(self, logits: Tensor, unlabelled: Tensor, *, training: bool = True) -> Tensor:
+        """The histogram `[K]` of this batch's predictions for unlabelled samples.
+
+        Args:
+            training: whether the batch counts; one of an evaluation does not.
+        """
         predicted = logits.detach().argmax(dim=1)
         histogram = torch.zeros(logits.shape[1], dtype=torch.int64, device=logits.device)
         histogram.index_add_(0, predicted, unlabelled.long())
+        if not training:
+            return histogram
         if self._counts is None or self._counts.shape != histogram.shape:
             self._counts, self._batches = torch.zeros_like(histogram), 0
         self._counts = self._counts.to(histogram.device) + histogram

@@ -18,7 +18,9 @@ from birdinv.inversion import reconstruct
 def energy(model: nn.Module, x: Tensor, *, exact: bool = False) -> Tensor:
     """`R(x) / D = ‖A[x]ᵀ f(x) − x‖² / D`, one number a sample, `[N]`.
 
-    Differentiable in the parameters of the network, and in `x` where it asks for a gradient.
+    Differentiable in the parameters of the network, and in `x` where it asks for a gradient. Where
+    the first layer has a Gram matrix the value is a difference of large sums, off by a rounding of
+    `‖x‖²`, and so may fall a little below 0 for a perfect reconstruction; `exact=True` never does.
 
     Args:
         model: gives outputs `[N, K]` for `x`; in eval mode a sample's energy is its own alone.

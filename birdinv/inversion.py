@@ -268,6 +268,8 @@ def _captured(
     if len(set(layers)) < len(layers):
         raise ValueError(f"layers are named twice in {list(layers)}; name each once")
     modules = dict(model.named_modules()) if layers else {}
+    if isinstance(model, DistributedDataParallel) and layers:  # also by their names in the network
+        modules |= dict(model.module.named_modules())
     unknown = [name for name in layers if name not in modules or not name]
     if unknown:
         raise ValueError(

@@ -207,12 +207,11 @@ def _check_layers(layers: Sequence[str] | None) -> None:
 def _layers(model: nn.Module, layers: Sequence[str] | None) -> Sequence[str]:
     if layers is not None:
         return layers
-    prefix = ""
     while isinstance(model, DistributedDataParallel):
-        model, prefix = model.module, f"{prefix}module."
+        model = model.module
     own = getattr(model, "layers", None)
     if isinstance(own, Sequence) and all(isinstance(name, str) for name in own):
-        return [prefix + name for name in own]
+        return own
     raise ValueError(  # `layers` often is a list of modules, or their number
         "this network does not name its layers: pass layers=[…], names from model.named_modules()"
     )

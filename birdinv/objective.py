@@ -111,15 +111,15 @@ class Objective:
         ce = e = rebuilt = kept = None
         if _counts(weighing.label):
             ce = samples.mean_of_labelled(cross_entropy(log_probs, y))
-            parts.append(scale * weighing.label * ce)
+            parts.append(_weighed(scale * weighing.label, ce))
         if _counts(weighing.entropy):
             mean = samples.mean if weighing.entropy_of_all else samples.mean_of_unlabelled
             e = mean(entropy(log_probs))
-            parts.append(scale * weighing.entropy * e)
+            parts.append(_weighed(scale * weighing.entropy, e))
         if levels:
-            weighed = zip(weighing.levels, levels.values(), strict=True)
-            rebuilt = _sum([weight * error for weight, error in weighed if _counts(weight)])
-            parts.append(weighing.reconstruction * rebuilt)
+            pairs = zip(weighing.levels, levels.values(), strict=True)
+            rebuilt = _sum([_weighed(weight, error) for weight, error in pairs if _counts(weight)])
+            parts.append(_weighed(weighing.reconstruction, rebuilt))
         if self.balance is not None:
             kept = self.balance.penalty(
                 samples.mean_row_of_unlabelled(log_probs.exp()), seen=samples.any_unlabelled
@@ -133,7 +133,9 @@ class Objective:
             reconstruction=_detached(rebuilt),
             balance=_detached(kept),
             levels={name: error.detach() for name, error in levels.items()},
-            histogram=self._watch.count(logits, samples.unlabelled),
+            histogram=self._watch.count(
+                logits, samples.unlabelled, training=e is not None and torch.is_grad_enabled()
+            ),
             logits=logits.detach(),
         )
 
@@ -152,22 +154,25 @@ class Objective:
         if self.distance is not squared or self.reduction == "sum":
             sizes = [1] * len(sizes)
         return {
-            name: samples.mean(each) / size
+            name: samples.mean(each, size)
             for (name, each), size in zip(levels.items(), sizes, strict=True)
         }
 
     def _checked(self, each: Tensor, x: Tensor) -> Tensor:
-        if each.shape != x.shape[:1]:
-            raise ValueError(
-                f"the distance gave a tensor {list(each.shape)}; expected one number a sample, "
-                f"[{len(x)}]"
-            )
+        if not isinstance(each, Tensor) or each.shape != x.shape[:1]:
+            got = list(each.shape) if isinstance(each, Tensor) else type(each).__name__
+            raise ValueError(f"the distance gave {got}; expected one number a sample, [{len(x)}]")
         return each
 
 
 def _counts(weight: float | Tensor) -> bool:
     """Whether a term is needed; one whose weight is being learned is, also at 0."""
     return isinstance(weight, Tensor) or weight != 0
+
+
+def _weighed(weight: float | Tensor, value: Tensor) -> Tensor:
+    # On small networks every operation saved shows.
+    return value if isinstance(weight, float) and weight == 1 else weight * value
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:
@@ -193,6 +198,10 @@ def _check(x: Tensor, y: Tensor, whole: Tensor | None) -> None:
         raise ValueError(
             f"labels of shape {tuple(y.shape)} and type {y.dtype} for {len(x)} inputs; expected "
             f"int64 [{len(x)}], {UNLABELED} where there is no label"
+        )
+    if whole is not None and not isinstance(whole, Tensor):
+        raise TypeError(
+            f"whole is a {type(whole).__name__}; expected a tensor: torch.as_tensor makes one"
         )
     if whole is not None and (whole.ndim != 1 or len(whole) < len(y)):
         raise ValueError(

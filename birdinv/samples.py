@@ -50,9 +50,9 @@ class Samples:
             self.unlabelled_count = self.unlabelled_count / self._ranks
             self._here = self._here / self._ranks
 
-    def mean(self, each: Tensor) -> Tensor:
-        """Of all samples."""
-        return each.sum() / self.count
+    def mean(self, each: Tensor, size: int = 1) -> Tensor:
+        """Of all samples, and of the `size` elements that each is a sum over."""
+        return each.sum() / (self.count * size)
 
     def mean_of_labelled(self, each: Tensor) -> Tensor:
         """Of the labelled samples, 0 without any."""

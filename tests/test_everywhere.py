@@ -26,14 +26,6 @@ TERMS = ("total", "cross_entropy", "entropy", "reconstruction", "balance")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # Networks ------------------------------------------------------------------------------------
 
 

@@ -16,15 +16,6 @@ from birdinv.inversion import reconstruct
 from birdinv.networks.frames import FrameConv1d
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors: threads would cost more than they save."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def cut(model, x):
     """Name and record of the layer taken out; (None, None) where none was."""
     start = x.detach().requires_grad_()

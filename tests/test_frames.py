@@ -13,15 +13,6 @@ from birdinv.inversion import reconstruct
 from birdinv.networks.frames import FrameConv1d
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors: threads would cost more than they save."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def layer_of(channels, filters, kernel, stride, *, bias=True, dtype=torch.float64):
     layer = FrameConv1d(channels, filters, kernel, stride).double()
     if not bias:

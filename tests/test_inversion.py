@@ -18,15 +18,6 @@ from birdinv.inversion import reconstruct
 NAMED = [name for name, family in FAMILIES.items() if family.layers]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors: threads would cost more than they save."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def explicit(function, point):
     """`Aᵀ f` of each sample alone, the Jacobian written out."""
     rows = []

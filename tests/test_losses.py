@@ -607,12 +607,12 @@ class Stack(nn.Module):
         (
             WeightedObjective(0.5, 0.5, distance=lambda z_hat, z: (z_hat - z).square()),
             nn.Linear(4, 3),
-            r"the distance gave a tensor \[2, 4\]; expected one number a sample, \[2\]",
+            r"the distance gave \[2, 4\]; expected one number a sample, \[2\]",
         ),
         (
             WeightedObjective(0.5, 0.5, distance=lambda z_hat, z: (z_hat - z).square().mean()),
             nn.Linear(4, 3),
-            r"the distance gave a tensor \[\]; expected one number a sample, \[2\]",
+            r"the distance gave \[\]; expected one number a sample, \[2\]",
         ),
         (
             WeightedObjective(0.5, 0.5, balance=birdinv.Balance(prior=[0.5, 0.5])),

@@ -40,8 +40,16 @@ class FrameConv1d(nn.Conv1d):
         memory the channels of a frame lie side by side.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
-        super().__init__(in_channels, out_channels, kernel, stride)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Frames of `x`; see the class."""

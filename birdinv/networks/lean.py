@@ -34,16 +34,23 @@ class LeakyReLU(nn.LeakyReLU):
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution of images, as `nn.Conv2d` with zeros for padding.
+    """Convolution of images, as `nn.Conv2d` without groups and dilation, zeros for padding.
 
     Shape:
         `[N, C, H, W]` to `[N, out_channels, H', W']`.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        bias: bool = True,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel, stride, padding)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Of every image; see the class."""

@@ -18,8 +18,8 @@ class FrameMaxPool1d(nn.MaxPool1d):
         frame lie side by side, as `FrameConv1d` leaves them.
     """
 
-    def __init__(self, kernel: int, stride: int) -> None:
-        super().__init__(kernel, stride)
+    def __init__(self, kernel_size: int, stride: int) -> None:
+        super().__init__(kernel_size, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maxima of `x`; see the class."""
