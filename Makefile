@@ -13,6 +13,7 @@ test: check
 	$(BIN)/python -m pytest
 
 benchmark: .venv/installed
+	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/birds.py
 
 test-slow: .venv/installed

@@ -19,6 +19,9 @@ from birdinv.loss_weights import Weight, check_weight
 class Balance:
     """`−H(ȳ)`, or `KL(prior ‖ ȳ)`, for the mean predicted distribution `ȳ` of unlabelled samples.
 
+    One balance serves one network. With memory it changes with every batch that gradients are
+    enabled for, and its `state_dict` belongs in a checkpoint.
+
     Args:
         kappa: its weight κ in an objective: a number, a schedule or a tensor.
         memory: fraction of `ȳ` that is kept from the batches before, in [0, 1): 0 is the mean of
@@ -47,6 +50,10 @@ class Balance:
         self.kappa, self.memory, self.prior = kappa, memory, prior
         self._average: Tensor | None = None
 
+    def __repr__(self) -> str:
+        prior = None if self.prior is None else self.prior.tolist()
+        return f"Balance({self.kappa}, memory={self.memory}, prior={prior})"
+
     def penalty(self, mean: Tensor, *, seen: Tensor) -> Tensor:
         """`−H(ȳ)` or `KL(prior ‖ ȳ)` without κ; 0 before the first unlabelled sample.
 
@@ -59,6 +66,11 @@ class Balance:
                 f"the prior has {len(self.prior)} classes and the network {len(mean)}; give a "
                 "share for each class of the network"
             )
+        if self._average is not None and len(self._average) != len(mean):
+            raise ValueError(
+                f"the balance remembers {len(self._average)} classes and the network has "
+                f"{len(mean)}; give each network a Balance of its own"
+            )
         if self.memory:
             before = mean.new_zeros(mean.shape) if self._average is None else self._average
             before = before.to(mean)
@@ -66,7 +78,9 @@ class Balance:
             kept = self.memory * started.to(mean.dtype)
             mean = torch.where(seen, kept * before + (1 - kept) * mean, before)
             if torch.is_grad_enabled():  # an evaluation leaves it as it is
-                self._average = mean.detach()
+                # One batch that is not finite must not spoil all that come after it.
+                finite = mean.isfinite().all()
+                self._average = torch.where(finite, mean, before).detach()
             seen = seen | started
         # A share can underflow to 0, where a logarithm has no gradient.
         log_mean = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
@@ -82,20 +96,33 @@ class Balance:
         return {} if self._average is None else {"average": self._average}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state_dict` gave."""
+        """Goes on from what `state_dict` gave.
+
+        Raises:
+            ValueError: it is no such state, or one of a balance with memory for one without.
+        """
+        if state.keys() - {"average"} or (state and not self.memory):
+            raise ValueError(
+                f"the state has {sorted(state)}; expected what state_dict gave, and of a Balance "
+                "with the same memory"
+            )
         self._average = state.get("average")
 
 
 class ClassWatch:
-    """Counts predicted classes of unlabelled samples and warns when some have emptied.
+    """Counts predicted classes of unlabelled samples, of this process, and warns of empty ones.
 
     It looks every `every` batches, once `100·K` samples have been counted: that none of them was
     predicted to be of a class is then no matter of chance. A class that was there before is named
-    at once, one that has never been after ten looks, and none again until it has returned.
+    at once, one that has never been after three looks, and none again until it has returned.
     """
 
     def __init__(self, every: int = 50) -> None:
         self._every = every
+        self._begin(0)
+
+    def _begin(self, classes: int) -> None:
+        self._classes = classes
         self._batches = self._looks = 0
         self._counts: Tensor | None = None
         self._seen: set[int] = set()
@@ -112,9 +139,10 @@ class ClassWatch:
         histogram.index_add_(0, predicted, unlabelled.long())
         if not training:
             return histogram
-        if self._counts is None or self._counts.shape != histogram.shape:
-            self._counts, self._batches = torch.zeros_like(histogram), 0
-        self._counts = self._counts.to(histogram.device) + histogram
+        if len(histogram) != self._classes:  # another network
+            self._begin(len(histogram))
+        before = 0 if self._counts is None else self._counts.to(histogram.device)
+        self._counts = histogram + before
         self._batches += 1
         if self._batches % self._every == 0:  # now and then: on a GPU looking means waiting
             self._look(self._counts.tolist())
@@ -129,13 +157,13 @@ class ClassWatch:
         there = {c for c, count in enumerate(counts) if count}
         self._named -= there
         self._seen |= there
-        expected = set(range(len(counts))) if self._looks >= 10 else self._seen
+        expected = set(range(len(counts))) if self._looks >= 3 else self._seen
         empty = sorted(expected - there - self._named)
         self._named |= set(empty)
         if empty:
             which = f"class {empty[0]} has" if len(empty) == 1 else f"the classes {empty} have"
             warnings.warn(
                 f"{which} emptied: none of the last {total} unlabelled samples is predicted to be "
-                "there; give the objective a balance, or weigh its entropy less",
+                "there; give the objective a balance (or more of it), or weigh its entropy less",
                 stacklevel=4,
             )

@@ -70,5 +70,8 @@ class EnergyObjective:
         return energy(model, real).mean() + lifted.mean()
 
     def generator(self, model: nn.Module, fake: Tensor) -> Tensor:
-        """A scalar, the mean energy of `fake`, with a gradient in it."""
+        """A scalar, the mean energy of `fake`, with a gradient in it.
+
+        Its backward pass fills the network's own `.grad` too: zero them before the next step.
+        """
         return energy(model, fake).mean()

@@ -34,6 +34,7 @@ class FirstLayer:
     out: Tensor
     edge: GradientEdge  # of `out`, also where what follows changes it in place
     versions: tuple[int, int]  # of `weight` and `out` when the layer was called
+    rounded: bool  # `out` is known to half precision only
 
     def detached(self) -> FirstLayer:
         """The same without a graph."""
@@ -63,11 +64,9 @@ class FirstLayer:
         own: Callable[..., Tensor | None] | None = getattr(self.module, "squared_error", None)
         if own is None or (self.weight._version, self.out._version) != self.versions:
             return None
-        with torch.autocast(x.device.type, enabled=False):
-            kind = torch.promote_types(self.weight.dtype, torch.float32)
-            bias = None if self.bias is None else self.bias.to(kind)
-            tensors = (each.to(kind) for each in (x, self.out, delta, self.weight))
-            return own(*tensors, bias)
+        if self.rounded:  # what is lost in `Wx` is lost from a small difference of large sums
+            return None
+        return own(x, self.out, delta, self.weight, self.bias)
 
 
 @contextmanager
@@ -100,7 +99,10 @@ def first_layer(modules: Sequence[nn.Module], x: Tensor) -> Iterator[list[FirstL
         weight: Any = module.weight
         bias: Any = module.bias
         versions = (weight._version, out._version)
-        kept.append(FirstLayer(module, weight, bias, out, get_gradient_edge(out), versions))
+        half = out.dtype in (torch.bfloat16, torch.float16)
+        rounded = half or torch.is_autocast_enabled(x.device.type)
+        edge = get_gradient_edge(out)
+        kept.append(FirstLayer(module, weight, bias, out, edge, versions, rounded))
         return out
 
     try:

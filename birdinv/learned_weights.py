@@ -77,6 +77,11 @@ class LearnedWeights:
                 f"the optimiser is {type(optimiser).__name__}; expected torch.optim.SGD, Adam or "
                 "AdamW, the derivatives of whose steps are known here"
             )
+        if optimiser._optimizer_step_pre_hooks:
+            raise ValueError(
+                "the optimiser has hooks before its step, which may change the gradient in ways "
+                "that are not known here; expected none"
+            )
         taken = {p for group in optimiser.param_groups for p in group["params"]}
         for j, weight in enumerate(weights):
             name = f"weights[{j}]"

@@ -7,8 +7,8 @@ wherever it takes a weight; with a schedule it is called as `objective(model, x,
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -17,11 +17,21 @@ Weight = float | Schedule | Tensor
 
 
 def check_weight(name: str, weight: Weight, most: float = math.inf) -> None:
-    """Refuses a number that is not from 0 to `most`; schedules and tensors are seen when used."""
+    """Refuses a number that is not from 0 to `most`; a schedule is seen when it is used."""
     if isinstance(weight, Tensor):
         if weight.numel() != 1:
             raise ValueError(f"{name} is a tensor {list(weight.shape)}; expected a single number")
-    elif not callable(weight) and not (0 <= weight <= most and weight < math.inf):
+        if weight.device.type != "cpu":  # looking would mean waiting
+            return
+        weight = weight.item()
+    if callable(weight):
+        return
+    if not isinstance(weight, int | float):
+        raise TypeError(
+            f"{name} is {weight!r:.40}; expected a number, a schedule (a function from the step) "
+            "or a tensor of one number"
+        )
+    if not (0 <= weight <= most and weight < math.inf):
         upto = "of at least 0" if most == math.inf else f"from 0 to {most:g}"
         raise ValueError(f"{name} is {weight}; expected a number {upto}")
 
@@ -32,9 +42,10 @@ def weight_at(
     """The value of a weight at a step.
 
     Raises:
-        ValueError: a schedule without a step, or one that gave what `check_weight` refuses.
+        TypeError, ValueError: a schedule without a step, or a value that `check_weight` refuses.
     """
     if isinstance(weight, Tensor):
+        check_weight(name, weight, most)
         return weight.reshape(())
     if callable(weight):
         if step is None:
@@ -47,7 +58,7 @@ def weight_at(
 def constant(value: float) -> Schedule:
     """`w(t) = value`."""
     check_weight("value", value)
-    return lambda step: value
+    return piecewise({0: value})
 
 
 def linear(start: float, end: float, steps: int, *, begin: int = 0) -> Schedule:
@@ -58,39 +69,56 @@ def linear(start: float, end: float, steps: int, *, begin: int = 0) -> Schedule:
         >>> [weight(step) for step in (0, 5, 10, 15, 20)]
         [0.0, 0.0, 0.25, 0.5, 0.5]
     """
-    return _between(start, end, steps, begin, lambda r: r)
+    return _Ramp(start, end, steps, begin, half_cosine=False)
 
 
 def cosine(start: float, end: float, steps: int, *, begin: int = 0) -> Schedule:
     """`w(t) = (1 − s) start + s end`, `s = (1 − cos πr) / 2`, with the `r` of `linear`."""
-    return _between(start, end, steps, begin, lambda r: (1 - math.cos(math.pi * r)) / 2)
-
-
-def _between(
-    start: float, end: float, steps: int, begin: int, shape: Callable[[float], float]
-) -> Schedule:
-    check_weight("start", start)
-    check_weight("end", end)
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; expected at least 1")
-    if begin < 0:
-        raise ValueError(f"begin is {begin}; expected a step, from 0")
-
-    def schedule(step: int) -> float:
-        s = shape(min(max((step - begin) / steps, 0), 1))
-        return (1 - s) * start + s * end
-
-    return schedule
+    return _Ramp(start, end, steps, begin, half_cosine=True)
 
 
 def piecewise(values: Mapping[int, float]) -> Schedule:
     """`w(t)` = the value of the last key that is at most `t`: `{0: 1.0, 1000: 0.5}`."""
-    starts = sorted(values)
-    if not starts or starts[0] != 0:
-        raise ValueError(f"the steps are {starts}; expected the first to be 0")
-    for start, value in values.items():
-        check_weight(f"the value from step {start}", value)
-    return lambda step: values[starts[max(bisect_right(starts, step), 1) - 1]]
+    return _Pieces(dict(sorted(values.items())))
+
+
+# Classes and not closures: an objective is pickled on its way to other processes.
+@dataclass(frozen=True)
+class _Ramp:
+    start: float
+    end: float
+    steps: int
+    begin: int
+    half_cosine: bool
+
+    def __post_init__(self) -> None:
+        check_weight("start", self.start)
+        check_weight("end", self.end)
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; expected at least 1")
+        if self.begin < 0:
+            raise ValueError(f"begin is {self.begin}; expected a step, from 0")
+
+    def __call__(self, step: int) -> float:
+        s = min(max((step - self.begin) / self.steps, 0), 1)
+        if self.half_cosine:
+            s = (1 - math.cos(math.pi * s)) / 2
+        return (1 - s) * self.start + s * self.end
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    values: dict[int, float]
+
+    def __post_init__(self) -> None:
+        if next(iter(self.values), None) != 0:
+            raise ValueError(f"the steps are {list(self.values)}; expected the first to be 0")
+        for start, value in self.values.items():
+            check_weight(f"the value from step {start}", value)
+
+    def __call__(self, step: int) -> float:
+        begun = [value for start, value in self.values.items() if start <= max(step, 0)]
+        return begun[-1]
 
 
 def reconstruction_first(

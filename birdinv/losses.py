@@ -42,7 +42,8 @@ class WeightedObjective(Objective):
         variant: "inv10"; "spl82" takes the entropy of all samples, not of the unlabelled alone
             (SPL 82); "ms5" swaps β and 1 − β (MS 5).
         reduction: `R = ‖A[x]ᵀf(x) − x‖²` as the mean over the elements of `x` (the first author's
-            later code) or as the sum (INV 8 as printed).
+            later code) or as the sum (INV 8 as printed). The mean holds templates in check; it is
+            too weak beside the labels to make reconstructions good, and may even rise.
         distance, balance, exact: see the module.
 
     Example:
@@ -159,7 +160,7 @@ class LayerWeightedObjective(Objective):
         self,
         alpha: Weight,
         beta: Weight,
-        gamma: Weight | Sequence[Weight],
+        gamma: Weight | Sequence[Weight] | nn.ParameterList,
         *,
         layers: Sequence[str] | None = None,
         reduction: Reduction = "mean",
@@ -169,6 +170,8 @@ class LayerWeightedObjective(Objective):
     ) -> None:
         super().__init__(reduction=reduction, distance=distance, balance=balance, exact=exact)
         _check_layers(layers)
+        if isinstance(gamma, nn.ParameterList):
+            gamma = list(gamma)
         check_weight("alpha", alpha)
         check_weight("beta", beta)
         for level, weight in enumerate(gamma if isinstance(gamma, Sequence) else [gamma]):

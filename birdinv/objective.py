@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from birdinv.balance import Balance, ClassWatch
 from birdinv.inversion import Reconstruction, reconstruct
 from birdinv.loss_weights import Weight, weight_at
+from birdinv.refusals import check_logits
 from birdinv.samples import Samples
 from birdinv.terms import (
     UNLABELED,
@@ -92,7 +93,8 @@ class Objective:
         Raises:
             TypeError, ValueError: inputs or labels of another shape, type or range, a schedule
                 without a step, or what `reconstruct` refuses.
-            RuntimeError: in inference mode, or where the logits do not depend on the input.
+            RuntimeError: in inference mode, or where the logits do not depend on the input, if a
+                reconstruction is needed.
         """
         _check(x, y, whole)
         weighing = self._weighing(model, step)
@@ -101,10 +103,11 @@ class Objective:
         if _counts(weighing.reconstruction) and any(map(_counts, weighing.levels)):
             back = reconstruct(model, x, weighing.layers, exact=self.exact)
             logits = back.logits
-            levels = self._levels(back, x, samples)
+            levels = self._levels(back, x, samples, weighing.levels)
         else:
             logits = model(x)
-        _check_range(y, logits)
+            check_logits(logits, x)
+        _check_labels(y, whole, logits.shape[1])
         log_probs = log_probabilities(logits)
         scale = weighing.scale(logits.shape[1])
         parts: list[Tensor] = []
@@ -117,8 +120,9 @@ class Objective:
             e = mean(entropy(log_probs))
             parts.append(_weighed(scale * weighing.entropy, e))
         if levels:
-            pairs = zip(weighing.levels, levels.values(), strict=True)
-            rebuilt = _sum([_weighed(weight, error) for weight, error in pairs if _counts(weight)])
+            weights = filter(_counts, weighing.levels)
+            pairs = zip(weights, levels.values(), strict=True)
+            rebuilt = _sum([_weighed(weight, error) for weight, error in pairs])
             parts.append(_weighed(weighing.reconstruction, rebuilt))
         if self.balance is not None:
             kept = self.balance.penalty(
@@ -139,30 +143,35 @@ class Objective:
             logits=logits.detach(),
         )
 
+    def __repr__(self) -> str:
+        shown = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        shown["distance"] = getattr(self.distance, "__name__", self.distance)
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
     def _weighing(self, model: nn.Module, step: int | None) -> Weighing:
         raise NotImplementedError
 
-    def _levels(self, back: Reconstruction, x: Tensor, samples: Samples) -> dict[str, Tensor]:
-        """`R^(l)` of the input and the layers, `/ D^(l)` where the reduction is the mean."""
-        if self.distance is squared:
-            levels = {"input": back.squared_error()}
-        else:
-            levels = {"input": self._checked(self.distance(back.x_hat, x), x)}
-        for name, (z, z_hat) in back.layers.items():
-            levels[name] = self._checked(self.distance(z_hat, z), x)
-        sizes = [x[0].numel(), *(z[0].numel() for z, _ in back.layers.values())]
-        if self.distance is not squared or self.reduction == "sum":
-            sizes = [1] * len(sizes)
-        return {
-            name: samples.mean(each, size)
-            for (name, each), size in zip(levels.items(), sizes, strict=True)
-        }
-
-    def _checked(self, each: Tensor, x: Tensor) -> Tensor:
-        if not isinstance(each, Tensor) or each.shape != x.shape[:1]:
-            got = list(each.shape) if isinstance(each, Tensor) else type(each).__name__
-            raise ValueError(f"the distance gave {got}; expected one number a sample, [{len(x)}]")
-        return each
+    def _levels(
+        self, back: Reconstruction, x: Tensor, samples: Samples, weights: Sequence[float | Tensor]
+    ) -> dict[str, Tensor]:
+        """`R^(l)` of the input and the layers that have a weight, `/ D^(l)` if to be meant."""
+        levels: dict[str, Tensor] = {}
+        for name, weight in zip(["input", *back.layers], weights, strict=True):
+            if not _counts(weight):
+                continue
+            z, z_hat = back.layers[name] if name != "input" else (x, None)
+            if z_hat is None and self.distance is squared:
+                each = back.squared_error()
+            else:
+                each = self.distance(back.x_hat if z_hat is None else z_hat, z)
+            if not isinstance(each, Tensor) or each.shape != x.shape[:1]:
+                got = list(each.shape) if isinstance(each, Tensor) else type(each).__name__
+                raise ValueError(
+                    f"the distance gave {got}; expected one number a sample, [{len(x)}]"
+                )
+            divided = self.distance is squared and self.reduction == "mean"
+            levels[name] = samples.mean(each, z[0].numel() if divided else 1)
+        return levels
 
 
 def _counts(weight: float | Tensor) -> bool:
@@ -210,14 +219,21 @@ def _check(x: Tensor, y: Tensor, whole: Tensor | None) -> None:
         )
 
 
-def _check_range(y: Tensor, logits: Tensor) -> None:
+def _check_labels(y: Tensor, whole: Tensor | None, classes: int) -> None:
     # On a GPU looking would mean waiting; there `nll_loss` itself stops on such a label.
-    if y.device.type != "cpu":
-        return
-    low, high = (int(end) for end in y.aminmax())
-    classes = logits.shape[1]
-    if not UNLABELED <= low <= high < classes:
-        raise ValueError(
-            f"labels from {low} to {high} for {classes} logits; expected 0 to {classes - 1}, "
-            f"{UNLABELED} where there is no label"
-        )
+    for labels in (y,) if whole is None else (y, whole):
+        if labels.device.type != "cpu":
+            return
+        low, high = (int(end) for end in labels.aminmax())
+        if not UNLABELED <= low <= high < classes:
+            raise ValueError(
+                f"labels from {low} to {high} for {classes} logits; expected 0 to {classes - 1}, "
+                f"{UNLABELED} where there is no label"
+            )
+    if whole is not None:
+        without, less = (int((labels == UNLABELED).sum()) for labels in (y, whole))
+        if without > less or len(y) - without > len(whole) - less:
+            raise ValueError(
+                f"whole has {len(whole) - less} labels and {less} samples without, and its part "
+                f"{len(y) - without} and {without}; expected the labels of the whole batch"
+            )

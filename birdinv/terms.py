@@ -21,7 +21,8 @@ class Terms:
 
     Attributes:
         total: scalar to call `backward` on.
-        cross_entropy, entropy, reconstruction, balance: scalars, before their weights.
+        cross_entropy, entropy, reconstruction, balance: scalars, before their weights; the
+            reconstruction is the sum over levels, each with its `γ^(l)` or `1/L`.
         levels: `R^(l)` by layer, "input" first, as they enter `reconstruction`.
         histogram: predicted classes of the unlabelled samples, counts `[K]`.
         logits: `[N, K]`.
@@ -48,8 +49,9 @@ def cross_entropy(log_probs: Tensor, y: Tensor) -> Tensor:
 
 
 def entropy(log_probs: Tensor) -> Tensor:
-    """`−Σ_c ŷ_c log ŷ_c [N]` (INV 9)."""
-    return -(log_probs.exp() * log_probs).sum(dim=1)
+    """`−Σ_c ŷ_c log ŷ_c [N]`, `0 log 0 = 0` (INV 9)."""
+    least = torch.finfo(log_probs.dtype).min  # a class may be masked by a logit of −∞
+    return -(log_probs.exp() * log_probs.clamp(min=least)).sum(dim=1)
 
 
 def squared(z_hat: Tensor, z: Tensor) -> Tensor:

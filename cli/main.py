@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names that the terminal's encoding does not have
             stream.reconfigure(errors="backslashreplace")
-    warnings.formatwarning = lambda message, *_args, **_options: f"birdinv: {message}\n"
+    warnings.formatwarning = _one_sentence
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` cleans up as Ctrl-C does
     try:
@@ -109,6 +110,19 @@ def main(argv: list[str] | None = None) -> None:
             state,
         )
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_sentence(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning of ours without its place in the code; others as Python has them."""
+    if "birdinv" in Path(filename).parts:
+        return f"birdinv: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _fail(sentence: str, code: int, state: dict[str, Any]) -> int:

@@ -205,7 +205,7 @@ def test_a_class_that_empties_is_named_once_until_it_has_returned():
     assert watched(watch, [0, 1, 3], 49) == []
     (warning,) = watched(watch, [0, 1, 3], 1)
     assert warning.startswith("class 2 has emptied: none of the last 500 unlabelled samples")
-    assert "give the objective a balance, or weigh its entropy less" in warning
+    assert "give the objective a balance (or more of it), or weigh its entropy less" in warning
     assert watched(watch, [0, 1, 3], 500) == []
     assert watched(watch, ALL, 50) == []
     (warning,) = watched(watch, [0, 1, 3], 50)
@@ -222,10 +222,10 @@ def test_no_class_is_named_before_100_samples_a_class_were_seen():
     assert "none of the last 400 unlabelled samples" in warning
 
 
-def test_a_class_that_was_never_there_is_named_after_ten_looks():
+def test_a_class_that_was_never_there_is_named_after_three_looks():
     """A network that has hardly begun to learn predicts few classes."""
     watch = ClassWatch(every=50)
-    assert watched(watch, [0, 1, 3], 9 * 50) == []
+    assert watched(watch, [0, 1, 3], 2 * 50) == []
     (warning,) = watched(watch, [0, 1, 3], 50)
     assert warning.startswith("class 2 has emptied")
     assert watched(watch, [0, 1, 3], 500) == []
@@ -295,3 +295,49 @@ def test_the_entropy_alone_empties_classes_and_the_balance_keeps_them(name, seed
         warnings.simplefilter("error")
         balanced, right = trained(OBJECTIVES[name](1.0), seed)
     assert balanced.min() > 25 and balanced.max() < 75 and right > 0.8
+
+
+def test_one_batch_that_is_not_finite_does_not_spoil_the_average():
+    balance, seen = birdinv.Balance(memory=0.5), torch.tensor(True)
+    balance.penalty(torch.tensor([0.25, 0.75]), seen=seen)
+    assert balance.penalty(torch.tensor([float("nan"), 0.5]), seen=seen).isnan()
+    assert balance.state_dict()["average"].tolist() == [0.25, 0.75]
+
+
+def test_an_evaluation_leaves_the_average_and_the_watch_alone():
+    balance, watch = birdinv.Balance(memory=0.5), ClassWatch(every=1)
+    with torch.no_grad():
+        balance.penalty(torch.tensor([0.25, 0.75]), seen=torch.tensor(True))
+    assert balance.state_dict() == {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            watch.count(torch.eye(2)[[0] * 500], torch.ones(500, dtype=torch.bool), training=False)
+
+
+@pytest.mark.parametrize(
+    ("memory", "state", "sentence"),
+    [
+        (0.5, {"avg": torch.ones(2)}, r"the state has \['avg'\]; expected what state_dict gave"),
+        (0.0, {"average": torch.ones(2)}, "of a Balance with the same memory"),
+    ],
+)
+def test_a_state_of_something_else_is_refused(memory, state, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        birdinv.Balance(memory=memory).load_state_dict(state)
+
+
+def test_a_balance_serves_one_network():
+    balance, seen = birdinv.Balance(memory=0.5), torch.tensor(True)
+    balance.penalty(torch.tensor([0.25, 0.75]), seen=seen)
+    with pytest.raises(ValueError, match="remembers 2 classes and the network has 3"):
+        balance.penalty(torch.ones(3) / 3, seen=seen)
+    assert repr(balance) == "Balance(1.0, memory=0.5, prior=None)"
+
+
+def test_a_network_of_other_classes_is_watched_anew():
+    watch = ClassWatch(every=1)
+    watch.count(torch.eye(10).repeat(200, 1), torch.ones(2000, dtype=torch.bool))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watch.count(torch.eye(3).repeat(200, 1), torch.ones(600, dtype=torch.bool))

@@ -47,8 +47,9 @@ Command = Callable[[str], Answer]
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Command:
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs `birdinv <line>` in this process."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main has its own
 
     def run(line: str) -> Answer:
         capfd.readouterr()
@@ -737,6 +738,8 @@ def test_no_terminal_gets_plain_lines(
 
 def test_a_warning_is_one_sentence_without_a_path(run: Command) -> None:
     run("--help")
-    assert warnings.formatwarning("a class emptied", UserWarning, "file.py", 7) == (
+    ours, theirs = "lib/birdinv/losses.py", "lib/torch/nn.py"
+    assert warnings.formatwarning("a class emptied", UserWarning, ours, 7) == (
         "birdinv: a class emptied\n"
     )
+    assert "torch" in warnings.formatwarning("old", DeprecationWarning, theirs, 7)

@@ -45,3 +45,7 @@ def test_no_line_of_text_is_longer_than_100():
     lines = [line for line in TEXT.splitlines() if not line.startswith(("|", "!["))]
     lines = [re.sub(r"\]\(\S*\)", "]()", line) for line in lines]
     assert [line for line in lines if len(line) > 100] == []
+
+
+def test_no_number_is_left_open():
+    assert "{{" not in PAGE.read_text(encoding="utf-8")

@@ -307,3 +307,25 @@ def test_samples_after_the_last_frame_count_as_not_reconstructed():
     short = layer.squared_error(x[..., :16], out, out, layer.weight, layer.bias)
     whole = layer.squared_error(x, out, out, layer.weight, layer.bias)
     torch.testing.assert_close(whole, short + x[..., 16:].square().sum((1, 2)))
+
+
+@pytest.mark.parametrize("kernel", [8, 5])
+def test_under_autocast_frames_come_in_half_precision_as_from_conv1d(kernel):
+    ours, theirs = FrameConv1d(1, 2, kernel, 4), torch.nn.Conv1d(1, 2, kernel, 4)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 1, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x).dtype == theirs(x).dtype == torch.bfloat16
+        torch.testing.assert_close(ours(x), theirs(x), rtol=2e-2, atol=2e-2)
+
+
+def test_under_autocast_the_error_does_not_come_from_what_was_rounded_away():
+    """`Wx` in bfloat16 is off by `2⁻⁹ ‖x‖²`; the error of a good reconstruction is far below."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(FrameConv1d(1, 3, 64, 64, bias=False), torch.nn.Flatten())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.linalg.qr(torch.randn(64, 3))[0].T[:, None])
+    x = torch.randn(5, 1, 1, 3) @ model[0].weight[:, 0].detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        energy = birdinv.energy(model, x[:, 0])
+    assert (energy >= 0).all() and (energy < 1e-4 * x.square().mean()).all()

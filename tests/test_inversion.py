@@ -499,7 +499,7 @@ def _raise(*_):
 @pytest.mark.parametrize(
     ("how", "layers", "kind"),
     [
-        ("fine", ["a", "head"], None),
+        ("fine", ["a"], None),
         ("raises", ["a"], KeyError),
         ("interrupted", ["a"], KeyboardInterrupt),
         ("hook raises", ["a"], KeyError),
@@ -582,6 +582,7 @@ def test_batch_statistics_are_updated_once_a_pass():
         ("fine", ["a", "b", "a"], ValueError, r"named twice in \['a', 'b', 'a'\]; name each once"),
         ("fine", ["c", "a"], ValueError, r"no layers \['c'\]; see model.named_modules"),
         ("fine", [""], ValueError, r"no layers \[''\]"),
+        ("fine", ["head"], ValueError, "'head' gives the logits, which are no target: leave it"),
     ],
 )
 def test_what_cannot_be_reconstructed_is_refused(how, layers, kind, sentence, exact):

@@ -1,6 +1,7 @@
 """Objectives equal the equations written out, and their gradients central finite differences."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 import birdinv
 from birdinv import LayerWeightedObjective, ParameterFreeObjective, WeightedObjective
+from birdinv.loss_weights import linear
 from birdinv.terms import UNLABELED
 
 LABELS = {
@@ -433,18 +435,19 @@ def test_a_term_is_none_where_it_has_no_weight_and_only_there(name, present, lab
         ("global", ["input"]),
         ("multiscale", ["input", "0", "1"]),
         ("layers sum", ["input", "0", "1"]),
-        ("layers cosine", ["input", "0", "1"]),
-        ("input without weight", ["input", "0"]),
+        ("layers cosine", ["input", "1"]),
+        ("input without weight", ["0"]),
         ("no layer", []),
     ],
 )
-def test_levels_are_the_reconstruction_errors_of_the_input_and_the_layers(name, levels):
+def test_levels_are_the_reconstruction_errors_that_have_a_weight(name, levels):
     model, x = smooth()
     _, chosen = CASES[name]
     terms = case(name)(model, x, torch.tensor(LABELS["mixed"]))
     assert list(terms.levels) == levels
     how = {key: chosen[key] for key in ("distance", "reduction") if key in chosen}
-    for level, got in enumerate(terms.levels.values()):
+    for name, got in terms.levels.items():
+        level = ["input", *LAYERS].index(name)
         expected = reference.mean_error(list(model), x, level, **how)
         torch.testing.assert_close(got, expected.detach(), rtol=0, atol=1e-10)
 
@@ -482,18 +485,6 @@ def test_plain_supervised_training_needs_no_reconstruction():
     WeightedObjective(1.0, 0.5)(Constant(), x, y).total.backward()
     with pytest.raises(RuntimeError, match="the logits do not depend on the input"):
         WeightedObjective(0.9, 0.5)(Constant(), x, y)
-
-
-def test_a_level_without_weight_does_not_touch_the_total_be_it_infinite():
-    model, x = smooth()
-
-    def distance(z_hat, z):
-        each = (z_hat - z).square().flatten(1).sum(1)
-        return each * torch.inf if z.ndim == 2 else each  # of layer "1"
-
-    ours = LayerWeightedObjective(1, 0.2, [0.3, 0.1, 0], layers=LAYERS, distance=distance)
-    terms = ours(model, x, torch.tensor(LABELS["mixed"]))
-    assert terms.levels["1"] == torch.inf and terms.total.isfinite()
 
 
 def test_an_objective_without_a_weight_is_zero_with_gradients_of_zero():
@@ -686,6 +677,21 @@ INPUTS = torch.randn(2, 4)
             ValueError,
             r"whole has shape \(2, 3\); expected the labels",
         ),
+        (INPUTS, torch.tensor([0, -1]), [0, -1], TypeError, "whole is a list; expected a tensor"),
+        (
+            INPUTS,
+            torch.tensor([0, -1]),
+            torch.tensor([0, -1, 9]),
+            ValueError,
+            "labels from -1 to 9 for 3 logits",
+        ),
+        (
+            INPUTS,
+            torch.tensor([0, 1]),
+            torch.tensor([0, -1, -1]),
+            ValueError,
+            "whole has 1 labels and 2 samples without, and its part 2 and 0; expected the labels",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["supervised", "inv10", "global", "input alone"])
@@ -698,3 +704,75 @@ def test_nothing_is_asked_of_labels_but_that_they_be_classes_or_unlabeled():
     y = torch.tensor([2, UNLABELED])
     for name in ("supervised", "inv10", "global", "input alone"):
         assert case(name)(nn.Linear(4, 3), INPUTS, y).total.isfinite()
+
+
+@pytest.mark.parametrize("name", ["supervised", "inv10", "global"])
+def test_whatever_is_no_network_of_logits_is_refused_with_a_sentence(name):
+    y = torch.tensor([0, -1])
+    for wrong, sentence in (
+        (nn.Unflatten(1, (2, 2)), r"gave \(2, 2, 2\); expected logits"),
+        (nn.LSTM(4, 3), "gave tuple; expected logits"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            case(name)(wrong, INPUTS, y)
+    with pytest.raises(TypeError, match=r"the model is a function; expected a torch.nn.Module"):
+        birdinv.WeightedObjective(0.5, 0.5)(lambda x: x, INPUTS, y)
+
+
+def test_a_class_masked_by_minus_infinity_has_no_entropy():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.line = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.line(x).masked_fill(torch.tensor([False, True, False]), -torch.inf)
+
+    model = Masked()
+    terms = birdinv.WeightedObjective(0.5, 0.0)(model, INPUTS, torch.tensor([0, -1]))
+    terms.total.backward()
+    assert terms.total.isfinite() and model.line.weight.grad.isfinite().all()
+
+
+def test_a_level_without_weight_is_not_computed():
+    model, x = smooth()
+    y = torch.tensor(LABELS["mixed"])
+    terms = LayerWeightedObjective(1, 0, [0, 0.5, 0], layers=LAYERS)(model, x, y)
+    assert list(terms.levels) == LAYERS[:1]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        WeightedObjective(linear(0.5, 1, steps=3), 0.5, balance=birdinv.Balance(memory=0.5)),
+        ParameterFreeObjective("multiscale", layers=["0", "1"]),
+        LayerWeightedObjective(1, 0.1, [0.1, 0.2], layers=["0"], distance="cosine"),
+    ],
+)
+def test_objectives_travel_to_other_processes_and_show_their_settings(objective):
+    model, x = smooth()
+    y = torch.tensor(LABELS["mixed"])
+    twin = pickle.loads(pickle.dumps(objective))
+    assert twin(model, x, y, step=1).total == objective(model, x, y, step=1).total
+    assert repr(twin) == repr(objective) and " at 0x" not in repr(objective)
+
+
+def test_weights_that_are_tensors_are_held_to_their_range_too():
+    alpha = torch.tensor(0.9, requires_grad=True)
+    objective = WeightedObjective(alpha, 0.5)
+    with torch.no_grad():
+        alpha.fill_(1.5)
+    with pytest.raises(ValueError, match=r"alpha is 1.5; expected a number from 0 to 1"):
+        objective(nn.Linear(4, 3), INPUTS, torch.tensor([0, -1]))
+    with pytest.raises(ValueError, match=r"beta is 2.0; expected a number from 0 to 1"):
+        WeightedObjective(0.5, torch.tensor(2.0))
+    with pytest.raises(TypeError, match=r"alpha is '0.7'; expected a number, a schedule"):
+        WeightedObjective("0.7", 0.5)
+
+
+def test_gamma_may_be_a_list_of_parameters():
+    gamma = nn.ParameterList([torch.tensor(0.5), torch.tensor(0.2)])
+    objective = LayerWeightedObjective(1, 0, gamma, layers=["0"])
+    model, x = smooth()
+    objective(model, x, torch.tensor(LABELS["mixed"])).total.backward()
+    assert all(weight.grad > 0 for weight in gamma)

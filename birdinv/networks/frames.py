@@ -50,11 +50,13 @@ class FrameConv1d(nn.Conv1d):
         bias: bool = True,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias)
+        if min(kernel_size, stride) < 1:
+            raise ValueError(f"kernel_size={kernel_size} and stride={stride}; expected at least 1")
 
     def forward(self, x: Tensor) -> Tensor:
         """Frames of `x`; see the class."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if x.ndim == 3 and x.shape[-1] >= kernel:
+        if x.ndim == 3 and x.shape[1] == self.in_channels and x.shape[-1] >= kernel:
             if kernel % stride == 0:
                 return self._of_blocks(x)
             if kernel <= GATHERED:
@@ -96,7 +98,8 @@ class FrameConv1d(nn.Conv1d):
         out = products[0, ..., :frames]
         for j in range(1, pieces):
             out = out + products[j, ..., j : j + frames]
-        return out if self.bias is None else out + self.bias[:, None]
+        # Under autocast the products come in half precision, and so does what `conv1d` gives.
+        return out if self.bias is None else out + self.bias[:, None].to(out.dtype)
 
     def _of_copies(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]

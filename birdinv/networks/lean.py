@@ -3,7 +3,8 @@
 A reconstruction is a gradient, so training on it runs every layer's second backward pass. torch
 writes zeros for the second derivative of a LeakyReLU and adds them, and takes a convolution's
 weight gradient there by a convolution over the batch, with copies. These layers leave out the one
-and use the kernel that was made for the other. Forward mode and `torch.func` work as usual.
+and use the kernel that was made for the other. Forward mode works, and `torch.func` but for two of
+its transforms one in another over a `Conv2d` (`torch.func.hessian`), which torch then refuses.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ _Sizes = tuple[tuple[int, ...], tuple[int, ...]]  # stride and padding
 
 
 class LeakyReLU(nn.LeakyReLU):
-    """`max(x, slope·x)`, as `nn.LeakyReLU(slope)`.
+    """`max(x, slope·x)`, as `nn.LeakyReLU(slope)`; its output must not be changed in place.
 
     Shape:
         any to the same.
     """
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__(negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
         """Of every element; see the class."""
