@@ -56,7 +56,8 @@ def entropy(log_probs: Tensor) -> Tensor:
 
 def squared(z_hat: Tensor, z: Tensor) -> Tensor:
     """`‖ẑ − z‖² [N]` (INV 8 and 12, MS 7)."""
-    return _at_least_single(z_hat - z).square().flatten(1).sum(dim=1)
+    pair = _at_least_single(z_hat), _at_least_single(z)
+    return functional.mse_loss(*pair, reduction="none").flatten(1).sum(dim=1)
 
 
 def cosine(z_hat: Tensor, z: Tensor) -> Tensor:

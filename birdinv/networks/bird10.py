@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from birdinv.errors import BirdinvError
 from birdinv.networks.frames import FrameConv1d
-from birdinv.networks.lean import LeakyReLU
 from birdinv.networks.pooling import FrameMaxPool1d
 
 SLOPE = 0.01  # of the LeakyReLU; in no paper, the first author's later code
@@ -82,11 +81,11 @@ class Bird10(nn.Module):
         # Pooling before the nonlinearity: a maximum commutes with whatever increases, and the
         # smaller map makes every pass of the nonlinearity, forwards and back, cheaper.
         self.block1 = nn.Sequential(
-            FrameConv1d(channels, width, 1024, 512), FrameMaxPool1d(4, 2), LeakyReLU(SLOPE)
+            FrameConv1d(channels, width, 1024, 512), FrameMaxPool1d(4, 2), nn.LeakyReLU(SLOPE)
         )
-        self.block2 = nn.Sequential(FrameConv1d(width, width, 3, 2), LeakyReLU(SLOPE))
+        self.block2 = nn.Sequential(FrameConv1d(width, width, 3, 2), nn.LeakyReLU(SLOPE))
         self.hidden = nn.Sequential(
-            nn.Flatten(), nn.Linear(width * steps, dense), LeakyReLU(SLOPE), nn.Dropout(dropout)
+            nn.Flatten(), nn.Linear(width * steps, dense), nn.LeakyReLU(SLOPE), nn.Dropout(dropout)
         )
         self.head = nn.Linear(dense, classes)
 
