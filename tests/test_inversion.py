@@ -691,3 +691,43 @@ def test_activation_checkpoints_change_no_gradient(name):
         ours = gradients(error, model)
     expected = gradients(errors(x, *one_pass_each(model, x, ())), model)
     assert_close_relative(ours, expected, 1e-10)
+
+
+def test_synchronised_batch_norm_is_refused_in_training_and_not_in_eval_mode():
+    model = nn.Sequential(nn.Linear(4, 5), nn.SyncBatchNorm(5), nn.Linear(5, 3))
+    x = torch.randn(6, 4)
+    with pytest.raises(RuntimeError, match="SyncBatchNorm has no second backward pass"):
+        birdinv.invert(model.train(), x)
+    assert birdinv.invert(model.eval(), x).shape == x.shape
+
+
+def test_inputs_made_in_inference_mode_are_refused_with_a_sentence():
+    with torch.inference_mode():
+        x = torch.randn(2, 4)
+    with pytest.raises(RuntimeError, match="made in inference mode.*clone them outside"):
+        birdinv.invert(nn.Linear(4, 3), x)
+
+
+def test_a_dead_end_of_training_mode_is_found_after_a_pass_in_eval_mode():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g):
+            return 2 * g
+
+    class Moody(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.line = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.line(Once.apply(x) if self.training else x)
+
+    model = Moody().eval()
+    birdinv.invert(model, torch.randn(2, 4))
+    with pytest.raises(RuntimeError, match="no second backward pass"):
+        reconstruct(model.train(), torch.randn(2, 4), exact=True)
