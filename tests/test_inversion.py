@@ -704,7 +704,7 @@ def test_synchronised_batch_norm_is_refused_in_training_and_not_in_eval_mode():
 def test_inputs_made_in_inference_mode_are_refused_with_a_sentence():
     with torch.inference_mode():
         x = torch.randn(2, 4)
-    with pytest.raises(RuntimeError, match="made in inference mode.*clone them outside"):
+    with pytest.raises(RuntimeError, match=r"made in inference mode.*clone them outside"):
         birdinv.invert(nn.Linear(4, 3), x)
 
 
