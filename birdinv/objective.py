@@ -98,6 +98,10 @@ class Objective:
         """
         _check(x, y, whole)
         weighing = self._weighing(model, step)
+        if "input" in weighing.layers:
+            raise ValueError(
+                "a layer is named 'input', as the level of the input is called: rename it"
+            )
         samples = Samples(model, y, whole)
         levels: dict[str, Tensor] = {}
         if _counts(weighing.reconstruction) and any(map(_counts, weighing.levels)):

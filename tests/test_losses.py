@@ -776,3 +776,9 @@ def test_gamma_may_be_a_list_of_parameters():
     model, x = smooth()
     objective(model, x, torch.tensor(LABELS["mixed"])).total.backward()
     assert all(weight.grad > 0 for weight in gamma)
+
+
+def test_a_layer_that_is_called_input_is_refused_with_a_sentence():
+    model = nn.ModuleDict({"input": nn.Linear(4, 3)})
+    with pytest.raises(ValueError, match=r"a layer is named 'input'.*rename it"):
+        ParameterFreeObjective("multiscale", layers=["input"])(model, INPUTS, torch.tensor([0, -1]))
