@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,7 +42,7 @@ class Weighing:
     scale: Callable[[int], float] = lambda classes: 1.0
 
 
-class Objective:
+class Objective(ABC):
     """One pass through a network and back, and what came of it as `Terms`.
 
     A kind of objective says how it weighs them, in `_weighing`.
@@ -152,8 +153,9 @@ class Objective:
         shown["distance"] = getattr(self.distance, "__name__", self.distance)
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
+    @abstractmethod
     def _weighing(self, model: nn.Module, step: int | None) -> Weighing:
-        raise NotImplementedError
+        """The weights at a step."""
 
     def _levels(
         self, back: Reconstruction, x: Tensor, samples: Samples, weights: Sequence[float | Tensor]

@@ -41,6 +41,7 @@ _differentiable: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
 
 
 def check_input(x: object) -> None:
+    """Refuses what no gradient can be taken in: no batch of floating point, or inference mode."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "a reconstruction is a gradient and inference mode forbids gradients: "
@@ -85,12 +86,14 @@ def _refusal(kind: type) -> str | None:
 
 
 def check_logits(logits: object, x: Tensor) -> None:
+    """Refuses outputs that are not `[N, K]` for `x [N, …]`."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the model gave {got}; expected logits [N, K] with N = {len(x)}")
 
 
 def independent(what: str) -> RuntimeError:
+    """The error to raise where the logits do not depend on `what`."""
     return RuntimeError(
         f"the logits do not depend on {what}: is something detached on the way, or computed under "
         "torch.no_grad(), or in a checkpoint that is not use_reentrant=False?"
