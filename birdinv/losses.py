@@ -10,7 +10,7 @@ All objectives are called alike, `objective(model, x, y)`, give `Terms`, and sha
     balance: κ or a `Balance`, to keep the entropy from emptying classes.
     exact: go back to the input by autograd even where the first layer's Gram matrices would do.
 
-A weight is a number, a schedule (see `loss_weights`) or a tensor, which is not checked.
+A weight is a number, a schedule (see `loss_weights`) or a tensor, which on a GPU is not checked.
 """
 
 from __future__ import annotations

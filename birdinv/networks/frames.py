@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv1d_input
 
-GATHERED = 8  # blocks a frame: up to here overlapping frames are copied for one matrix product
+GATHERED = 8  # kernels up to this length have their frames copied for one matrix product
 
 
 class FrameConv1d(nn.Conv1d):
