@@ -1,5 +1,6 @@
 """The blocks of docs/losses.md run, one after the other, and its pictures are there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -49,3 +50,13 @@ def test_no_line_of_text_is_longer_than_100():
 
 def test_no_number_is_left_open():
     assert "{{" not in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_costs_are_those_of_the_committed_benchmark():
+    result = PAGE.parent.parent / "benchmarks" / "results" / "training-step.json"
+    measured = {
+        " / ".join(f"{row[f'{threads}_threads']['ratio']:.2f}" for threads in (1, 2))
+        for row in json.loads(result.read_text(encoding="utf-8"))["ratios"]
+    }
+    told = re.findall(r"\| (\d+\.\d\d / \d+\.\d\d) \| \d", TEXT)
+    assert len(told) == 11 and set(told) <= measured
