@@ -1,6 +1,8 @@
-"""Bird10 is the paper's; normalise does what it says to any numbers."""
+"""Bird10 is the paper's; every option of every network; normalise, to any numbers."""
 
 import copy
+import itertools
+import json
 
 import numpy as np
 import pytest
@@ -84,7 +86,10 @@ def test_bird10_takes_every_segment_that_is_long_enough(samples, channels, class
 @pytest.mark.parametrize(
     ("name", "sizes", "sentence"),
     [
-        ("bird11", {}, "there is no network 'bird11'; there are bird10"),
+        ("bird11", {}, "no network 'bird11'; did you mean bird10. There are bird10, smallcnn"),
+        ("Resnet2-32", {}, "no network 'Resnet2-32'; did you mean resnet2-32"),
+        ("resnet0-32", {}, "did you mean resnet.*resnetN-K, as resnet2-32: N blocks a stage"),
+        ("xyz", {}, "there is no network 'xyz'. There are bird10"),
         ("bird10", {"shape": (1, 4607)}, "segments of at least 4608 samples, and these have 4607"),
         ("bird10", {"shape": (1, 5)}, "at least 4608 samples.*longer --segment"),
         ("bird10", {"shape": (1, -5)}, "at least 4608 samples"),
@@ -96,12 +101,87 @@ def test_bird10_takes_every_segment_that_is_long_enough(samples, channels, class
         ("bird10", {"dropout": 1.0}, "dropout=1: give a fraction from 0 to below 1"),
         ("bird10", {"dropout": float("nan")}, "dropout=nan"),
         ("bird10", {"width": "42"}, "the network bird10 cannot be built"),
-        ("bird10", {"depth": 3}, "the network bird10 cannot be built: .*depth"),
+        ("bird10", {"depth": 3}, "cannot be built: it has no option 'depth', only width, dense"),
+        ("resnet2-32", {"width": 3}, "it has no option 'width', only pooling, activation"),
+        ("smallcnn", {"pooling": "avg"}, "pooling is 'avg'; expected mean, max, inhibitor"),
+        ("mscnn", {"activation": "relu"}, "activation is 'relu'; expected leaky, sigmoid"),
+        ("largecnn", {"batch_norm": "yes"}, "batch_norm is 'yes'; expected True or False"),
+        ("resnet3-16", {"dropout": 1}, "dropout is 1; expected a fraction from 0 to below 1"),
+        ("smallcnn", {"dropout": "0"}, "the network smallcnn cannot be built"),
+        ("smallcnn", {"pooling": ["max"]}, "the network smallcnn cannot be built"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_a_sentence(name, sizes, sentence):
     with pytest.raises(BirdinvError, match=sentence):
         birdinv.networks.build(name, **{"classes": 3, "shape": (1, 5000), **sizes})
+
+
+IMAGES = ("smallcnn", "largecnn", "mscnn", "resnet1-4")
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("pooling", ["mean", "max", "inhibitor"])
+@pytest.mark.parametrize("activation", ["leaky", "sigmoid"])
+def test_every_combination_of_options_is_trained_on_all_its_layers(name, pooling, activation):
+    """Built, run forwards and back on the multiscale objective, and built again by its sizes."""
+    shapes = itertools.cycle([(1, 24, 25), (3, 26, 24)])
+    for batch_norm, dropout in itertools.product([False, True], [0.0, 0.2]):
+        torch.manual_seed(0)
+        shape = next(shapes)
+        model = birdinv.networks.build(
+            name,
+            classes=3,
+            shape=shape,
+            pooling=pooling,
+            activation=activation,
+            batch_norm=batch_norm,
+            dropout=dropout,
+        )
+        x, y = torch.rand(2, *shape), torch.tensor([0, -1])
+        terms = birdinv.ParameterFreeObjective("multiscale")(model, x, y)
+        terms.total.backward()
+        assert list(terms.levels) == ["input", *model.layers]
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
+            assert parameter.grad.abs().max() > 0, key
+        sizes = json.loads(json.dumps(model.sizes))
+        again = birdinv.networks.build(name, **sizes).eval()
+        again.load_state_dict(model.state_dict())
+        assert again.sizes == model.sizes
+        back, same = (reconstruct(m, x, list(m.layers)).layers for m in (model.eval(), again))
+        for layer in model.layers:
+            assert back[layer][0].shape == back[layer][1].shape
+            assert torch.equal(back[layer][1], same[layer][1])
+
+
+def test_the_multiscale_objective_is_differentiated_exactly_in_batch_norm_and_inhibitors():
+    """Its gradient by finite differences, through batch statistics."""
+    torch.manual_seed(0)
+    model = birdinv.networks.build(
+        "resnet1-2",
+        classes=2,
+        shape=(1, 16, 16),
+        pooling="inhibitor",
+        activation="sigmoid",
+        batch_norm=True,
+    ).double()
+    x, y = torch.randn(3, 1, 16, 16).double(), torch.tensor([0, 1, -1])
+    objective = birdinv.ParameterFreeObjective("multiscale")
+    objective(model, x, y).total.backward()
+    step = 1e-6
+    for key, parameter in model.named_parameters():
+        direction = torch.randn_like(parameter)
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * step * direction
+            ends.append(objective(model, x, y).total.item())
+            with torch.no_grad():
+                parameter -= sign * step * direction
+        slope = (ends[0] - ends[1]) / (2 * step)
+        expected = (parameter.grad * direction).sum().item()
+        assert slope == pytest.approx(expected, rel=1e-4, abs=1e-7), key
 
 
 def slow_normalise(x):

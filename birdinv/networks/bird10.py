@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from birdinv.errors import BirdinvError
 from birdinv.networks.frames import FrameConv1d
+from birdinv.networks.layers import SLOPE
 from birdinv.networks.pooling import FrameMaxPool1d
-
-SLOPE = 0.01  # of the LeakyReLU; in no paper, the first author's later code
 
 
 class Bird10(nn.Module):

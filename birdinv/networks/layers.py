@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SLOPE = 0.01  # of the LeakyReLU; in no paper, the first author's later code
+
 
 def normalise(x: Tensor) -> Tensor:
     """`(x − mean(x)) / max|x − mean(x)|` per sample (MS §3.1, SPL B.2); a constant becomes zeros.

@@ -23,21 +23,28 @@ NORMALISATION = "mean-peak"  # networks.layers.normalise
 
 
 @dataclass(frozen=True)
-class Description:
-    """All that is needed to use a network's weights on a recording."""
+class Hearing:
+    """How a network that was trained on recordings hears them: half-second windows, say."""
 
-    network: str
-    sizes: dict[str, Any]
-    classes: list[str]
-    non_events: list[str]
     sample_rate: int
     segment_samples: int
     hop_samples: int
+    non_events: list[str]  # classes that are no bird
 
     @property
     def windows(self) -> Windows:
         """The windows the network was trained on."""
         return Windows(self.segment_samples, self.hop_samples)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a network is and what its logits mean; `hearing` is None for one of images."""
+
+    network: str
+    sizes: dict[str, Any]
+    classes: list[str]
+    hearing: Hearing | None = None
 
 
 def save_model(folder: Path, weights: dict[str, Tensor], description: Description) -> None:
@@ -46,7 +53,10 @@ def save_model(folder: Path, weights: dict[str, Tensor], description: Descriptio
     info = {
         "format": FORMAT,
         "version": VERSION,
-        **asdict(description),
+        "network": description.network,
+        "sizes": description.sizes,
+        "classes": description.classes,
+        **(asdict(description.hearing) if description.hearing else {}),
         "normalisation": NORMALISATION,
     }
     write_json(folder / "model.json", info)
@@ -87,22 +97,15 @@ def load_model(folder: Path) -> tuple[nn.Module, Description]:
             network=str(info["network"]),
             sizes=dict(info["sizes"]),
             classes=[str(name) for name in info["classes"]],
-            non_events=[str(name) for name in info["non_events"]],
-            sample_rate=int(info["sample_rate"]),
-            segment_samples=int(info["segment_samples"]),
-            hop_samples=int(info["hop_samples"]),
+            hearing=_hearing(info) if "sample_rate" in info else None,
         )
         sizes = dict(description.sizes)
         shape = tuple(int(n) for n in sizes.pop("shape"))
         classes = int(sizes.pop("classes"))
         if classes != len(description.classes):
             raise ValueError(f"{len(description.classes)} class names for {classes} logits")
-        if shape != (1, description.segment_samples):
+        if description.hearing and shape != (1, description.hearing.segment_samples):
             raise ValueError(f"the input shape {shape} is not one segment")
-        if not 1 <= description.hop_samples <= description.segment_samples <= 60 * 384_000:
-            raise ValueError(f"hop of {description.hop_samples} samples")
-        if not 1_000 <= description.sample_rate <= 384_000:
-            raise ValueError(f"sample rate of {description.sample_rate} Hz")
         with torch.device("meta"):
             model = build(description.network, classes=classes, shape=shape, **sizes)
         weights = load((folder / "model.safetensors").read_bytes())
@@ -117,6 +120,35 @@ def load_model(folder: Path) -> tuple[nn.Module, Description]:
             f"{folder / 'model.safetensors'} cannot be read: {error.strerror or error}"
         ) from error
     return model.eval(), description
+
+
+def load_listener(folder: Path) -> tuple[nn.Module, Description, Hearing]:
+    """`load_model` of a network that was trained on recordings, and how it hears them.
+
+    Raises:
+        BirdinvError: as `load_model`, and for a network of images.
+    """
+    model, description = load_model(folder)
+    if description.hearing is None:
+        raise BirdinvError(
+            f"{folder} holds a network of images; expected one that `birdinv train` has trained on "
+            "recordings"
+        )
+    return model, description, description.hearing
+
+
+def _hearing(info: Mapping[str, Any]) -> Hearing:
+    hearing = Hearing(
+        sample_rate=int(info["sample_rate"]),
+        segment_samples=int(info["segment_samples"]),
+        hop_samples=int(info["hop_samples"]),
+        non_events=[str(name) for name in info["non_events"]],
+    )
+    if not 1 <= hearing.hop_samples <= hearing.segment_samples <= 60 * 384_000:
+        raise ValueError(f"hop of {hearing.hop_samples} samples")
+    if not 1_000 <= hearing.sample_rate <= 384_000:
+        raise ValueError(f"sample rate of {hearing.sample_rate} Hz")
+    return hearing
 
 
 def _require_fit(weights: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -> None:
