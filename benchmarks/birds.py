@@ -258,7 +258,7 @@ def feed(scratch: Path) -> dict[str, Any]:
     }
 
     def from_store(which: np.ndarray) -> None:
-        segments.waveforms(which)
+        segments.inputs(which)
 
     def from_files(which: np.ndarray) -> None:
         parts = []

@@ -91,7 +91,8 @@ class ParameterFreeObjective(Objective):
     layer, with gradients through both sides of each distance.
 
     Args:
-        scale: "global" (Γ) or "multiscale" (λ).
+        scale: "global" (Γ), "multiscale" (λ), or None for an ablation without reconstruction.
+        entropy: False for an ablation without the entropy.
         layers: names from `model.named_modules()` of the layers 1 … L−1 for λ; None takes the
             network's own `model.layers`.
         distance, balance, exact: see the module.
@@ -108,27 +109,29 @@ class ParameterFreeObjective(Objective):
 
     def __init__(
         self,
-        scale: Literal["global", "multiscale"],
+        scale: Literal["global", "multiscale"] | None,
         *,
+        entropy: bool = True,
         layers: Sequence[str] | None = None,
         distance: Literal["squared", "cosine"] | Distance = "squared",
         balance: Weight | Balance | None = None,
         exact: bool = False,
     ) -> None:
         super().__init__(reduction="mean", distance=distance, balance=balance, exact=exact)
-        if scale not in ("global", "multiscale"):
-            raise ValueError(f"scale is {scale!r}; expected 'global' or 'multiscale'")
-        if scale == "global" and layers:
-            raise ValueError("the global objective reconstructs the input alone: leave layers out")
+        if scale not in ("global", "multiscale", None):
+            raise ValueError(f"scale is {scale!r}; expected 'global', 'multiscale' or None")
+        if scale != "multiscale" and layers:
+            raise ValueError("the multiscale objective alone reconstructs layers: leave them out")
         _check_layers(layers)
-        self.scale, self.layers = scale, layers
+        self.scale, self.entropy, self.layers = scale, entropy, layers
 
     def _weighing(self, model: nn.Module, step: int | None) -> Weighing:
-        layers = () if self.scale == "global" else _layers(model, self.layers)
+        layers = _layers(model, self.layers) if self.scale == "multiscale" else ()
         levels = 1 + len(layers)
         return Weighing(
             label=1.0,
-            entropy=1.0,
+            entropy=float(self.entropy),
+            reconstruction=0.0 if self.scale is None else 1.0,
             levels=[1 / levels] * levels,
             layers=layers,
             scale=_one_over_log,

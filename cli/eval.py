@@ -14,9 +14,10 @@ from .options import ANY_PATH, common
 @click.argument("run", type=ANY_PATH)
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--store", type=ANY_PATH, help="The run's store, if it has moved.")
+@click.option("--root", type=ANY_PATH, help="The folder of a run's images, if it has moved.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @common
-def command(run: Path, split: str, store: Path | None, as_json: bool) -> int:
+def command(run: Path, split: str, store: Path | None, root: Path | None, as_json: bool) -> int:
     """Measure a run on recordings it was not trained on.
 
     Per segment and per recording, with 95 % intervals over recordings. Read the test set once, when
@@ -26,7 +27,8 @@ def command(run: Path, split: str, store: Path | None, as_json: bool) -> int:
     from birdinv.reporting.text import evaluation_text
     from birdinv.training.scoring import evaluate_run
 
-    result = evaluate_run(run, split=split, store=Store(store) if store is not None else None)
+    given = Store(store) if store is not None else None
+    result = evaluate_run(run, split=split, store=given, root=root)
     if as_json:
         click.echo(json.dumps({"split": split, **result.to_dict()}, ensure_ascii=False, indent=2))
     else:

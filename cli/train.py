@@ -71,12 +71,13 @@ def command(store: Path, output: Path, device: str, resume: bool, **settings: ob
         )
     for text in result.warnings:
         warn(text)
-    best = result.rows[result.best_epoch - 1]
-    click.echo(f"epoch {result.best_epoch} of {len(result.rows)} is kept")
-    if best["valid_segment_accuracy"]:
+    best = result.rows[result.best_row - 1]
+    click.echo(f"epoch {best['epoch']} of {result.rows[-1]['epoch']} is kept")
+    if by_segment := best["valid_accuracy"]:
+        by_recording = best["valid_recording_accuracy"] or by_segment  # each a segment long
         click.echo(
-            f"validation accuracy: {float(best['valid_segment_accuracy']):.3f} per segment, "
-            f"{float(best['valid_recording_accuracy']):.3f} per recording"
+            f"validation accuracy: {float(by_segment):.3f} per segment, "
+            f"{float(by_recording):.3f} per recording"
         )
     click.echo(f"run: {output}\nreport: {write_report(output)}")
     return 0

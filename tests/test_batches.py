@@ -46,14 +46,14 @@ def test_segments_are_the_samples_of_the_files(store):
             )
             rows.append(row)
     assert len(segments) == len(expected) == 19 + 9 + 14 + 1
-    got = segments.waveforms(np.arange(len(segments)))
+    got = segments.inputs(np.arange(len(segments)))
     assert got.shape == (len(segments), 1, 800) and got.dtype == torch.float32
     expected = normalise(torch.from_numpy(np.stack(expected))[:, None])
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)  # a step of 16 bits
     assert segments.labels.tolist() == labels == segments.classes(np.arange(len(labels))).tolist()
     assert segments.recordings.tolist() == rows
     which = np.array([7, 3, 3, 40])
-    assert torch.equal(segments.waveforms(which), got[which])
+    assert torch.equal(segments.inputs(which), got[which])
 
 
 def test_only_the_named_recordings_take_part(store):
@@ -133,7 +133,7 @@ def test_every_segment_comes_once_an_epoch_and_the_smaller_set_repeats_evenly(st
     batches = TrainingBatches(labelled, unlabelled, batch_size=8, seed=3)
     assert batches.steps_per_epoch == 7  # 28 segments in fours: epochs and rounds coincide
     names = {
-        s.waveforms(np.array([i])).numpy().tobytes(): (k, i)
+        s.inputs(np.array([i])).numpy().tobytes(): (k, i)
         for k, s in enumerate((labelled, unlabelled))
         for i in range(len(s))
     }
@@ -149,7 +149,7 @@ def test_every_segment_comes_once_an_epoch_and_the_smaller_set_repeats_evenly(st
 def test_where_batches_do_not_divide_the_set_turns_still_differ_by_one_at_most(store):
     labelled, unlabelled = parts(store)
     batches = TrainingBatches(labelled, unlabelled, batch_size=10, seed=3)
-    names = {unlabelled.waveforms(np.array([i])).numpy().tobytes(): i for i in range(28)}
+    names = {unlabelled.inputs(np.array([i])).numpy().tobytes(): i for i in range(28)}
     seen = Counter()
     for step in range(3 * batches.steps_per_epoch):
         seen.update(names[one.numpy().tobytes()] for one in batches.batch(step)[0][5:])

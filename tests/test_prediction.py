@@ -16,7 +16,7 @@ from small import RATE, contents, make_run, sound, write, write_bad
 from birdinv.audio.windows import Windows
 from birdinv.errors import BirdinvError, Interrupted, NothingReadable
 from birdinv.files import whole_file
-from birdinv.networks.saved import load_model
+from birdinv.networks.saved import load_listener
 from birdinv.prediction import run as prediction
 from birdinv.prediction.pool import in_processes
 from birdinv.prediction.run import predict
@@ -78,8 +78,8 @@ def test_the_rows_are_the_detections_of_each_recording(
 ) -> None:
     choice = Choice(0.3, merge=3)
     predict(run, [field], tmp_path / "out", choice=choice, overlap=0.75)
-    model, description = load_model(run)
-    windows = Windows(description.segment_samples, round(description.segment_samples * 0.25))
+    model, _, hearing = load_listener(run)
+    windows = Windows(hearing.segment_samples, round(hearing.segment_samples * 0.25))
     scored = ScoredRecording(field / "z/rate.wav", model, RATE, windows)
     expected = [
         (f"{a * windows.hop / RATE:.3f}", label, f"{score:.4f}")

@@ -49,7 +49,7 @@ EVALUATION = {
 }
 COLUMNS = [
     *("epoch", "step", "learning_rate", "total", "cross_entropy", "entropy", "reconstruction"),
-    *("train_accuracy", "valid_cross_entropy", "valid_segment_accuracy"),
+    *("train_accuracy", "valid_cross_entropy", "valid_accuracy"),
     *("valid_recording_accuracy", "seconds"),
 ]
 
@@ -268,7 +268,7 @@ def test_one_epoch_is_a_point_that_can_be_seen():
 
 
 def test_empty_cells_are_gaps_and_empty_columns_no_curves():
-    rows = metrics(epoch=["1", "2", "3"], valid_segment_accuracy=["0.5", "", "nonsense"])
+    rows = metrics(epoch=["1", "2", "3"], valid_accuracy=["0.5", "", "nonsense"])
     drawn = curves(figures.learning_curves(rows))
     assert list(drawn) == ["validation segments"]
     np.testing.assert_equal(drawn["validation segments"], [(1, 50), (2, np.nan), (3, np.nan)])

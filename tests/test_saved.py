@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import birdinv
 from birdinv.errors import BirdinvError
-from birdinv.networks.saved import Description, load_model, save_model
+from birdinv.networks.saved import Description, Hearing, load_model, save_model
 
 
 def make(folder: Path):
@@ -20,10 +20,7 @@ def make(folder: Path):
         network="bird10",
         sizes=model.sizes,
         classes=["Amsel, männlich", "noise", "robin"],
-        non_events=["noise"],
-        sample_rate=11025,
-        segment_samples=4700,
-        hop_samples=470,
+        hearing=Hearing(11025, 4700, 470, ["noise"]),
     )
     save_model(folder, model.state_dict(), description)
     return model.eval(), description
@@ -34,7 +31,7 @@ def test_a_saved_model_comes_back_exactly(tmp_path):
     for folder in (tmp_path, tmp_path / "model"):  # a run, or its model
         again, same = load_model(folder)
         assert same == description and not again.training
-        assert same.windows.segment == 4700 and same.windows.hop == 470
+        assert same.hearing.windows.segment == 4700 and same.hearing.windows.hop == 470
         assert list(again.state_dict()) == list(model.state_dict())
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, again.state_dict()[name])

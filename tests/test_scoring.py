@@ -20,7 +20,7 @@ from birdinv.audio.windows import Windows
 from birdinv.data.batches import Segments
 from birdinv.data.segmenting import segment
 from birdinv.networks.layers import normalise
-from birdinv.networks.saved import load_model
+from birdinv.networks.saved import load_listener
 from birdinv.prediction.scoring import BATCH, ScoredRecording
 from birdinv.threads import cpu_threads
 
@@ -29,8 +29,8 @@ SECONDS = 9.3  # more than one batch of windows at 75 % overlap, and no whole nu
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Windows]:
-    network, description = load_model(make_run(tmp_path_factory.mktemp("scoring")))
-    return network, Windows(description.segment_samples, description.segment_samples // 4)
+    network, _, hearing = load_listener(make_run(tmp_path_factory.mktemp("scoring")))
+    return network, Windows(hearing.segment_samples, hearing.segment_samples // 4)
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_a_store_hears_what_predict_hears(model: tuple[nn.Module, Windows], tmp_
     segments = Segments(store, {"robin/a.wav": "robin"})
     windows = store.windows
     with torch.no_grad():
-        x = segments.waveforms(np.arange(len(segments)))
+        x = segments.inputs(np.arange(len(segments)))
         from_store = torch.softmax(model[0](x), dim=1).numpy()
     got, _ = scores(tmp_path / "rec/robin/a.wav", (model[0], windows))
     assert len(from_store) == windows.count(len(store.audio)) > 10

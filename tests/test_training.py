@@ -26,11 +26,12 @@ from birdinv.networks.saved import load_model
 from birdinv.training import loop
 from birdinv.training.checkpoint import Checkpoint
 from birdinv.training.config import TrainConfig
-from birdinv.training.epochs import best_epoch, stops_early
+from birdinv.training.epochs import best_row, stops_early
 from birdinv.training.interrupts import interrupts
 from birdinv.training.learner import Learner, choose_device
 from birdinv.training.loop import train
 from birdinv.training.partition import partition, read_roles
+from birdinv.training.recordings import recordings_task
 from birdinv.training.scoring import evaluate_run
 
 RATE = 11025
@@ -127,8 +128,9 @@ def test_a_run_folder_is_complete(reference, store):
         assert file.readline().strip().split(",") == [
             *("epoch", "step", "learning_rate"),
             *("total", "cross_entropy", "entropy", "reconstruction", "train_accuracy"),
-            *("valid_cross_entropy", "valid_segment_accuracy", "valid_recording_accuracy"),
+            *("valid_cross_entropy", "valid_accuracy", "valid_recording_accuracy"),
             "seconds",
+            *(f"valid_reconstruction_{layer}" for layer in ("input", "block1", "block2", "hidden")),
         ]
     assert [row["epoch"] for row in table] == ["1", "2", "3"]
     assert all(value for row in table for value in row.values())
@@ -136,8 +138,9 @@ def test_a_run_folder_is_complete(reference, store):
     assert [int(row["step"]) for row in table] == [steps, 2 * steps, 3 * steps]
     model, description = load_model(reference)
     assert description.classes == store.classes == ["high", "low", "noise"]
-    assert description.non_events == ["noise"] and description.sample_rate == RATE
-    assert description.windows == store.windows
+    assert description.hearing.non_events == ["noise"]
+    assert description.hearing.sample_rate == RATE
+    assert description.hearing.windows == store.windows
     assert model(torch.zeros(1, 1, store.windows.segment)).shape == (1, 3)
 
 
@@ -149,7 +152,7 @@ def test_run_json_says_what_the_run_was_made_from(reference, store):
     assert found["classes"] == store.classes and found["device"] == "cpu"
     assert set(found["versions"]) == {"birdinv", "torch", "numpy", "python"}
     assert found["started"] <= found["ended"] and found["warnings"] == []
-    assert found["best_epoch"] == best_epoch(rows(reference))
+    assert found["best_epoch"] == best_row(rows(reference))
     parts = partition(store, None, 0)
     assert found["split_hash"] == parts.hash
     assert found["counts"] == {
@@ -174,7 +177,7 @@ def test_split_csv_is_the_partition(reference, store):
 
 def test_it_learns(store, tmp_path):
     result = train(store, tmp_path / "run", replace(CONFIG, epochs=8), device="cpu")
-    assert float(result.rows[result.best_epoch - 1]["valid_recording_accuracy"]) == 1
+    assert float(result.rows[result.best_row - 1]["valid_recording_accuracy"]) == 1
     first, final = (float(result.rows[i]["cross_entropy"]) for i in (0, -1))
     assert final < 0.5 * first
 
@@ -426,7 +429,7 @@ def test_a_store_of_short_segments_or_of_one_class_is_refused(tmp_path):
         ({"schedule": "step"}, "--schedule is step; give one of cosine, constant"),
         ({"alpha": 1.5}, "--alpha is 1.5; give a number from 0 to 1"),
         ({"beta": float("nan")}, "--beta is nan"),
-        ({"epochs": 0}, "--epochs is 0; give at least 1"),
+        ({"epochs": 0}, "--epochs is 0; give a number above 0"),
         ({"batch_size": 1}, "--batch-size is 1; give 2 to 65536"),
         ({"learning_rate": 0.0}, "--learning-rate is 0.0; give a number above 0"),
         ({"learning_rate": float("inf")}, "--learning-rate is inf"),
@@ -503,17 +506,17 @@ def test_a_learning_rate_out_of_all_bounds_fails_with_exit_code_1(store, tmp_pat
 def rows_of(*accuracies, loss=()):
     losses = loss or [1.0] * len(accuracies)
     return [
-        {"valid_segment_accuracy": str(a), "valid_cross_entropy": str(b)}
+        {"valid_accuracy": str(a), "valid_cross_entropy": str(b)}
         for a, b in zip(accuracies, losses, strict=True)
     ]
 
 
 def test_the_best_epoch_is_that_of_validation_and_ties_go_to_the_lower_loss_then_the_first():
-    assert best_epoch([]) is None
-    assert best_epoch(rows_of(0.5, 0.7, 0.6)) == 2
-    assert best_epoch(rows_of(0.5, 0.5, 0.5, loss=[0.9, 0.3, 0.4])) == 2
-    assert best_epoch(rows_of(0.5, 0.5)) == 1
-    assert best_epoch(rows_of("", "", "", loss=["", "", ""])) == 3
+    assert best_row([]) is None
+    assert best_row(rows_of(0.5, 0.7, 0.6)) == 2
+    assert best_row(rows_of(0.5, 0.5, 0.5, loss=[0.9, 0.3, 0.4])) == 2
+    assert best_row(rows_of(0.5, 0.5)) == 1
+    assert best_row(rows_of("", "", "", loss=["", "", ""])) == 3
 
 
 def test_it_stops_after_so_many_epochs_without_a_better_one():
@@ -538,7 +541,7 @@ def test_early_stopping_keeps_the_best_weights_and_survives_an_interruption(
     monkeypatch.setattr("birdinv.training.loop.valid_cells", cells)
     config = replace(CONFIG, epochs=6, patience=3)
     result = train(store, tmp_path / "run", config, device="cpu")
-    assert result.best_epoch == 2 and len(result.rows) == 5
+    assert result.best_row == 2 and len(result.rows) == 5
     kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert all(torch.equal(kept[name], tensor) for name, tensor in seen[2].items())
     seen.clear()
@@ -553,10 +556,10 @@ def test_without_validation_recordings_the_last_epoch_is_kept(tmp_path):
     segment([tmp_path / "in"], tmp_path / "store", replace(SETTINGS, fractions=(0.67, 0.0, 0.33)))
     run = tmp_path / "run"
     result = train(Store(tmp_path / "store"), run, replace(CONFIG, patience=1), device="cpu")
-    assert result.best_epoch == 3 and len(result.warnings) == 1
+    assert result.best_row == 3 and len(result.warnings) == 1
     assert "the last epoch's weights are kept" in result.warnings[0]
     assert info(run)["warnings"] == list(result.warnings)
-    assert {row["valid_segment_accuracy"] for row in rows(run)} == {""}
+    assert {row["valid_accuracy"] for row in rows(run)} == {""}
     kept = load_file(run / "model" / "model.safetensors")
     assert all(torch.equal(kept[name], t) for name, t in last(run)["model"].items())
 
@@ -588,7 +591,8 @@ def test_hidden_labels_change_nothing_that_is_learnt(store, tmp_path):
         replace(r, label=wrong[r.label]) if r.file in parts.hidden else r for r in copy.recordings
     ]
 
-    learners = [Learner(each, parts, config, torch.device("cpu")) for each in (store, copy)]
+    tasks = [recordings_task(each, parts) for each in (store, copy)]
+    learners = [Learner(task, config, torch.device("cpu")) for task in tasks]
     for step in range(3):
         ours, theirs = (learner.learn(step) for learner in learners)
         assert ours == theirs

@@ -1,4 +1,4 @@
-"""Batches of segments from a store: arithmetic on spans, one gather, normalised.
+"""Batches of samples; segments from a store by arithmetic on spans, one gather, normalised.
 
 What a batch holds is a function of (seed, step) alone. Nothing about the sampler has to be saved to
 resume a run, and no worker can change what the network sees.
@@ -7,6 +7,7 @@ resume a run, and no worker can change what the network sees.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,28 @@ from birdinv.audio.store import Store
 from birdinv.errors import BirdinvError
 from birdinv.networks.layers import normalise
 from birdinv.terms import UNLABELED
+
+TRANSLATIONS = 2  # the stream of random numbers behind those of the two sets
+
+
+class Source(Protocol):
+    """Samples of one role in training: their inputs and classes by number, 0 … S−1."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class of every sample, int64 `[S]`, −1 where unlabelled."""
+
+    @property
+    def recordings(self) -> np.ndarray:
+        """What every sample is a piece of, int64 `[S]`: each its own where it is whole."""
+
+    def inputs(self, which: np.ndarray) -> Tensor:
+        """Normalised float32 samples `[B, C, *S]` for int64 numbers `[B]`."""
+
+    def classes(self, which: np.ndarray) -> Tensor:
+        """Class numbers int64 `[B]`, −1 where unlabelled."""
 
 
 class Segments:
@@ -72,7 +95,7 @@ class Segments:
         nth = which - (self._end[span] - self._count[span])
         return np.asarray(self._first[span] + self._hop * nth)
 
-    def waveforms(self, which: np.ndarray) -> Tensor:
+    def inputs(self, which: np.ndarray) -> Tensor:
         """Normalised float32 segments `[B, 1, T]` for int64 indices `[B]`."""
         samples = torch.from_numpy(self._windows[self.starts(which)])
         return normalise(samples[:, None].to(torch.float32))
@@ -114,28 +137,57 @@ class EndlessShuffle:
 class TrainingBatches:
     """Batch number `step` of a run: half labelled and half unlabelled where there are both.
 
-    An epoch is one pass over the larger of the two sets; the other one repeats (MS §3.2 has the
+    An epoch is one pass over the larger of the two sets; the other one repeats (MS §3.1 has the
     unlabelled set, which there is the larger one).
+
+    Args:
+        labelled_only: leave the unlabelled half out of every batch, and everything else as it is.
+        translate: most pixels by which images are moved, each time by another random distance.
     """
 
     def __init__(
-        self, labelled: Segments, unlabelled: Segments, *, batch_size: int, seed: int
+        self,
+        labelled: Source,
+        unlabelled: Source | None,
+        *,
+        batch_size: int,
+        seed: int,
+        labelled_only: bool = False,
+        translate: int = 0,
     ) -> None:
-        half = batch_size // 2 if len(labelled) and len(unlabelled) else batch_size
+        sets = [samples for samples in (labelled, unlabelled) if samples is not None]
+        sets = [samples for samples in sets if len(samples)]
+        self._each = batch_size // len(sets)
         self._parts = [
-            (segments, EndlessShuffle(len(segments), seed, stream))
-            for stream, segments in enumerate((labelled, unlabelled))
-            if len(segments)
+            (samples, EndlessShuffle(len(samples), seed, stream))
+            for stream, samples in enumerate(sets[:1] if labelled_only else sets)
         ]
-        self._each = half
-        longest = max(len(segments) for segments, _ in self._parts)
-        self.steps_per_epoch = -(-longest // half)
+        self._seed, self._translate = seed, translate
+        self.steps_per_epoch = -(-max(len(samples) for samples in sets) // self._each)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """(waveforms `[B, 1, T]`, classes int64 `[B]`) of one step, labelled ones first."""
+        """(inputs `[B, C, *S]`, classes int64 `[B]`) of one step, labelled ones first."""
         picked = [
-            (segments, order.take(step * self._each, self._each)) for segments, order in self._parts
+            (samples, order.take(step * self._each, self._each)) for samples, order in self._parts
         ]
-        x = torch.cat([segments.waveforms(which) for segments, which in picked])
-        y = torch.cat([segments.classes(which) for segments, which in picked])
+        x = torch.cat([samples.inputs(which) for samples, which in picked])
+        y = torch.cat([samples.classes(which) for samples, which in picked])
+        if self._translate:
+            rng = np.random.default_rng([self._seed, TRANSLATIONS, step])
+            moves = rng.integers(-self._translate, self._translate + 1, (2, len(x)))
+            x = translated(x, torch.from_numpy(moves))
         return x, y
+
+
+def translated(x: Tensor, moves: Tensor) -> Tensor:
+    """Images `[B, C, H, W]` moved by int64 `moves [2, B]` pixels down and right.
+
+    What comes in from outside repeats the edge, which in MNIST is background.
+    """
+    rows, columns = (
+        (torch.arange(size) - move[:, None]).clamp(0, size - 1)  # [B, size]
+        for size, move in zip(x.shape[2:], moves, strict=True)
+    )
+    images = torch.arange(len(x))[:, None, None]
+    moved = x.movedim(1, 3)[images, rows[:, :, None], columns[:, None, :]]
+    return moved.movedim(3, 1).contiguous()

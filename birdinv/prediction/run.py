@@ -29,7 +29,7 @@ from birdinv.files import (
     write_csv,
     write_json,
 )
-from birdinv.networks.saved import Description, load_model
+from birdinv.networks.saved import Hearing, load_listener
 from birdinv.prediction.pool import in_processes, stop_if_told
 from birdinv.prediction.scoring import ScoredRecording
 from birdinv.prediction.tables import COLUMNS, DEFAULT_CHOICE, Choice, detections, native_row
@@ -70,7 +70,8 @@ class Predicted:
 @dataclass(frozen=True)
 class _Job:
     model: nn.Module
-    description: Description
+    classes: list[str]
+    hearing: Hearing
     windows: Windows
     choice: Choice
     output: Path
@@ -105,17 +106,17 @@ def predict(
         BirdinvError: no such model or input, bad settings, `output` exists; a worker process that
             dies before it can begin. One that dies over a recording makes it unreadable.
     """
-    network, description = load_model(model)
-    windows = description.windows
+    network, description, hearing = load_listener(model)
+    windows = hearing.windows
     if overlap is not None:
-        seconds = windows.segment / description.sample_rate
-        hop = Windows.from_seconds(seconds, overlap, description.sample_rate).hop
+        seconds = windows.segment / hearing.sample_rate
+        hop = Windows.from_seconds(seconds, overlap, hearing.sample_rate).hop
         windows = Windows(windows.segment, hop)
     if workers < 1:
         raise SettingError(f"--workers is {workers}; give at least 1")
     require_new(output, "predictions")
     sources = find_sources(inputs)
-    job = _Job(network, description, windows, choice, output)
+    job = _Job(network, description.classes, hearing, windows, choice, output)
     info = _run_info(model, job, overlap, command)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "run.json", {**info, "outcome": "running"})
@@ -189,8 +190,8 @@ _JOB: _Job | None = None  # of this worker process
 def _begin_worker(model: Path, windows: Windows, choice: Choice, output: Path) -> None:
     global _JOB
     torch.set_num_threads(1)
-    network, description = load_model(model)
-    _JOB = _Job(network, description, windows, choice, output)
+    network, description, hearing = load_listener(model)
+    _JOB = _Job(network, description.classes, hearing, windows, choice, output)
 
 
 def _work(source: Source) -> FileResult:
@@ -210,21 +211,21 @@ def _score_file(
     job: _Job, source: Source, heard: Callable[[str, float, float], None]
 ) -> FileResult:
     """Scores one recording and writes its table; only the writing can raise."""
-    scored = ScoredRecording(source.path, job.model, job.description.sample_rate, job.windows)
+    scored = ScoredRecording(source.path, job.model, job.hearing.sample_rate, job.windows)
     windows = found = 0
 
     def counted() -> Iterator[tuple[int, np.ndarray]]:
         nonlocal windows
         for first, probabilities in scored:
             windows += len(probabilities)
-            seconds = len(probabilities) * job.windows.hop / job.description.sample_rate
+            seconds = len(probabilities) * job.windows.hop / job.hearing.sample_rate
             heard(source.name, seconds, scored.promised_s)
             yield first, probabilities
 
-    classes, non_events = job.description.classes, job.description.non_events
+    classes, non_events = job.classes, job.hearing.non_events
     with _table(job, source) as write:
         for detection in detections(counted(), classes, non_events, job.choice):
-            rate = job.description.sample_rate
+            rate = job.hearing.sample_rate
             write(native_row(source.name, detection, job.windows, rate, scored.frames))
             found += 1
     verdict = scored.verdict
@@ -278,7 +279,7 @@ def _run_info(model: Path, job: _Job, overlap: float | None, command: str) -> di
         "model": str(model.resolve()),
         "model_sha256": hashlib.sha256((weights / "model.safetensors").read_bytes()).hexdigest(),
         "settings": {**asdict(job.choice), "overlap": overlap},
-        "sample_rate": job.description.sample_rate,
+        "sample_rate": job.hearing.sample_rate,
         "segment_samples": job.windows.segment,
         "hop_samples": job.windows.hop,
         "versions": {

@@ -36,7 +36,7 @@ _PANELS = {
     ),
     "Accuracy (%)": (
         ("train_accuracy", "training", _COLOURS[0], "-"),
-        ("valid_segment_accuracy", "validation segments", _COLOURS[1], "--"),
+        ("valid_accuracy", "validation segments", _COLOURS[1], "--"),
         ("valid_recording_accuracy", "validation recordings", _COLOURS[3], "-."),
     ),
 }

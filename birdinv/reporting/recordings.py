@@ -10,7 +10,7 @@ import numpy as np
 from birdinv.audio.reading import Reader
 from birdinv.audio.resampling import resampled
 from birdinv.errors import NothingReadable
-from birdinv.networks.saved import load_model
+from birdinv.networks.saved import load_listener
 from birdinv.prediction.scoring import ScoredRecording
 from birdinv.prediction.tables import Choice, detections
 from birdinv.reporting.figures import Detection
@@ -26,8 +26,8 @@ def view_recording(run: Path, path: Path, *, min_conf: float = 0.5) -> Recording
     Raises:
         NothingReadable: there is no sound in it.
     """
-    model, description = load_model(run)
-    rate, windows = description.sample_rate, description.windows
+    model, description, hearing = load_listener(run)
+    rate, windows = hearing.sample_rate, hearing.windows
     scored = ScoredRecording(path, model, rate, windows)
     last = int(LONGEST_S * rate)
 
@@ -38,7 +38,7 @@ def view_recording(run: Path, path: Path, *, min_conf: float = 0.5) -> Recording
             yield first, probabilities
 
     choice = Choice(min_conf, merge=0)
-    classes, non_events = description.classes, description.non_events
+    classes, non_events = description.classes, hearing.non_events
     with cpu_threads(1):  # as in `predict`
         found = [
             Detection(

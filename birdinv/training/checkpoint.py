@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,8 @@ class Checkpoint:
     """What a run has come to after `step` steps, beside its network and optimiser.
 
     Batches and dropout masks are functions of (seed, step), so no generator's state is needed.
-    `seconds` and `sums` are the running totals of the current epoch; `rows` the finished epochs as
-    in `metrics.csv`; `best` the weights of the best of them.
+    `seconds` and `sums` are the running totals since the last validation; `rows` those of
+    `metrics.csv`; `best` the weights at the best of them.
     """
 
     step: int = 0
@@ -31,15 +32,19 @@ class Checkpoint:
         """Takes a copy of the weights as they are now."""
         self.best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
-    def save(self, path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def save(
+        self, path: Path, networks: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+    ) -> None:
         """Writes `path` whole or not at all."""
-        networks = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-        state = {**vars(self), **networks}
+        weights = {name: network.state_dict() for name, network in networks.items()}
+        state = {**vars(self), **weights, "optimiser": optimiser.state_dict()}
         with whole_file(path, "wb") as file:
             torch.save(state, file)
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Checkpoint:
+def load_checkpoint(
+    path: Path, networks: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> Checkpoint:
     """Puts a saved state back, without running anything the file may contain.
 
     Raises:
@@ -47,7 +52,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state.pop("model"))
+        for name, network in networks.items():
+            network.load_state_dict(state.pop(name))
         optimiser.load_state_dict(state.pop("optimiser"))
         return Checkpoint(**state)
     except Exception as error:  # torch.load has no end of ways to fail on damaged bytes

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
-
+from birdinv.balance import Balance
 from birdinv.errors import SettingError
 from birdinv.losses import ParameterFreeObjective, WeightedObjective
-from birdinv.terms import Terms
+from birdinv.objective import Objective
 
-OBJECTIVES = ("supervised", "weighted", "global", "multiscale")
-SCHEDULES = ("cosine", "constant")
+# The last two leave a term of the multiscale objective out, to see what it was good for.
+OBJECTIVES = ("supervised", "weighted", "global", "multiscale", "entropy", "reconstruction")
+SCHEDULES: Mapping[str, Callable[[float], float]] = {  # of the learning rate, over [0, 1)
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "constant": lambda done: 1.0,
+    "halved": lambda done: 0.5 ** ((done >= 150 / 400) + (done >= 300 / 400)),  # MS §3.1
+}
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -22,16 +27,23 @@ class TrainConfig:
     """Settings of a run; all of them are kept in `run.json` and bind a resumed run."""
 
     network: str = "bird10"
+    options: dict[str, Any] = field(default_factory=dict)  # of the network, see its class
     objective: str = "weighted"
     alpha: float = 0.7  # INV fig. 2: (0.7, 0.3) was the best on birds
     beta: float = 0.3
-    labels_per_class: int | None = None  # None = keep every label
-    epochs: int = 30
+    balance: float = 0.0  # κ; the papers have none
+    balance_memory: float = 0.0  # of the mean prediction, from batch to batch
+    labels_per_class: int | None = None  # of recordings; None = keep every label
+    epochs: float = 30
+    check_every: float = 1  # epochs from one validation to the next
     batch_size: int = 128
     learning_rate: float = 0.001  # Adam's own default; INV does not state one for birds
     schedule: str = "cosine"  # to zero over all epochs: the last epochs stop jumping about
-    patience: int = 10  # epochs without a better validation accuracy before stopping
-    dropout: float = 0.5  # INV A.2
+    patience: int = 10  # validations without a better accuracy before stopping
+    dropout: float | None = None  # None = the network's own: 0.5 in bird10 (INV A.2)
+    average: float = 0.0  # decay of the moving average of the weights that is judged and kept
+    translate: int = 0  # most pixels by which training images are moved; the papers move none
+    precision: str = "float32"
     seed: int = 0
     threads: int = 1  # of the CPU; the same bits come only from the same number
 
@@ -39,13 +51,19 @@ class TrainConfig:
         for name, ok, expected in (
             ("objective", self.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             ("alpha", 0 <= self.alpha <= 1, "a number from 0 to 1"),
             ("beta", 0 <= self.beta <= 1, "a number from 0 to 1"),
-            ("epochs", self.epochs >= 1, "at least 1"),
+            ("balance", 0 <= self.balance < math.inf, "a number from 0"),
+            ("balance_memory", 0 <= self.balance_memory < 1, "a fraction from 0 to below 1"),
+            ("epochs", 0 < self.epochs < math.inf, "a number above 0"),
+            ("check_every", 0 < self.check_every < math.inf, "a number of epochs above 0"),
             ("batch_size", 2 <= self.batch_size <= 65536, "2 to 65536"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
             ("patience", self.patience >= 1, "at least 1"),
-            ("dropout", 0 <= self.dropout < 1, "a fraction from 0 to below 1"),
+            ("dropout", 0 <= (self.dropout or 0) < 1, "a fraction from 0 to below 1"),
+            ("average", 0 <= self.average < 1, "a fraction from 0 to below 1"),
+            ("translate", 0 <= self.translate <= 1024, "0 to 1024 pixels"),
             ("threads", 1 <= self.threads <= 1024, "1 to 1024"),
             ("seed", 0 <= self.seed < 2**32, "0 to 4294967295"),
         ):
@@ -53,27 +71,31 @@ class TrainConfig:
                 option = "--" + name.replace("_", "-")
                 raise SettingError(f"{option} is {getattr(self, name)}; give {expected}")
 
-    def make_objective(self) -> Callable[[nn.Module, Tensor, Tensor], Terms]:
-        """The objective (INV 10, MS 6 and 8) these settings name."""
+    def make_objective(self) -> Objective:
+        """The objective (INV 10, MS 6 and 8) these settings name, or an ablation of it."""
+        balance = Balance(self.balance, memory=self.balance_memory) if self.balance else None
         if self.objective == "supervised":
-            return WeightedObjective(alpha=1.0, beta=0.0)
+            return WeightedObjective(alpha=1.0, beta=0.0, balance=balance)
         if self.objective == "weighted":
-            return WeightedObjective(self.alpha, self.beta)
+            return WeightedObjective(self.alpha, self.beta, balance=balance)
         if self.objective == "global":
-            return ParameterFreeObjective("global")
-        return ParameterFreeObjective("multiscale")
+            return ParameterFreeObjective("global", balance=balance)
+        if self.objective == "entropy":
+            return ParameterFreeObjective(None, balance=balance)
+        return ParameterFreeObjective(
+            "multiscale", entropy=self.objective == "multiscale", balance=balance
+        )
 
     @property
     def uses_unlabelled(self) -> bool:
-        """Whether unlabelled segments teach anything, and so take half of each batch."""
-        supervised = self.objective == "weighted" and self.alpha == 1
-        return self.objective != "supervised" and not supervised
+        """Whether unlabelled samples teach anything, and so take half of each batch."""
+        weighted = self.objective == "weighted" and self.alpha < 1
+        others = self.objective not in ("weighted", "supervised")
+        return weighted or others or self.balance > 0
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        return self.learning_rate * SCHEDULES[self.schedule](step / steps)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -1,16 +1,17 @@
-"""Epochs as rows of `metrics.csv`, and what the rows say: the best one, and when to stop."""
+"""Rows of `metrics.csv`, one a validation, and what they say: the best one, and when to stop."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from birdinv.data.batches import Segments
+from birdinv.data.batches import Source
 from birdinv.evaluation import accuracies
-from birdinv.training.scoring import log_probabilities
+from birdinv.training.scoring import layer_errors, log_probabilities
 
 TERMS = ("total", "cross_entropy", "entropy", "reconstruction")
 COLUMNS = (
@@ -20,57 +21,68 @@ COLUMNS = (
     *TERMS,
     "train_accuracy",
     "valid_cross_entropy",
-    "valid_segment_accuracy",
+    "valid_accuracy",
     "valid_recording_accuracy",
     "seconds",
 )
 
 
+ERROR = "valid_reconstruction_"  # and the name of a layer
+
+
+def metric_columns(model: nn.Module) -> list[str]:
+    """The columns of `metrics.csv`: the same for every network but for its layers."""
+    layers: Sequence[str] = model.layers  # type: ignore[assignment]  # all our networks have them
+    return [*COLUMNS, *(ERROR + name for name in ("input", *layers))]
+
+
 def train_cells(sums: Mapping[str, float], steps: int) -> dict[str, str]:
-    """The means over an epoch of `steps` steps; a term the objective lacks stays empty."""
+    """The means over `steps` steps; a term the objective lacks stays empty."""
     cells = {name: f"{sums[name] / steps:.6f}" for name in TERMS if name in sums}
     return cells | {"train_accuracy": f"{sums['right'] / max(1.0, sums['known']):.6f}"}
 
 
-def valid_cells(model: nn.Module, valid: Segments, device: torch.device) -> dict[str, str]:
-    """How validation stands; nothing without validation recordings."""
+def valid_cells(model: nn.Module, valid: Source, device: torch.device) -> dict[str, str]:
+    """How validation stands; nothing without validation samples."""
     if not len(valid):
         return {}
     log_probs = log_probabilities(model, valid, device)
-    by_segment, by_recording = accuracies(log_probs, valid.labels, valid.recordings)
-    loss = functional.nll_loss(torch.from_numpy(log_probs), torch.from_numpy(valid.labels))
+    labels, recordings = valid.labels, valid.recordings
+    by_sample, by_recording = accuracies(log_probs, labels, recordings)
+    loss = functional.nll_loss(torch.from_numpy(log_probs), torch.from_numpy(labels))
+    errors = layer_errors(model, valid, device)
+    pieces = len(np.unique(recordings)) < len(labels)  # an image is no piece of anything
     return {
         "valid_cross_entropy": f"{float(loss):.6f}",
-        "valid_segment_accuracy": f"{by_segment:.6f}",
-        "valid_recording_accuracy": f"{by_recording:.6f}",
+        "valid_accuracy": f"{by_sample:.6f}",
+        "valid_recording_accuracy": f"{by_recording:.6f}" if pieces else "",
+        **{ERROR + name: f"{error:.6g}" for name, error in errors.items()},
     }
 
 
-def best_epoch(rows: Sequence[Mapping[str, str]]) -> int | None:
-    """Number, from 1, of the epoch to keep; None before the first has ended.
+def best_row(rows: Sequence[Mapping[str, str]]) -> int | None:
+    """Number, from 1, of the row whose weights to keep; None before there is one.
 
-    The best validation accuracy per segment counts, of equal ones the lower cross-entropy; without
-    validation it is the last epoch.
+    The best validation accuracy per sample counts, of equal ones the lower cross-entropy; without
+    validation it is the last row.
     """
-    if not rows or not rows[-1]["valid_segment_accuracy"]:
+    if not rows or not rows[-1]["valid_accuracy"]:
         return len(rows) or None
     return 1 + max(
         range(len(rows)),
-        key=lambda i: (
-            float(rows[i]["valid_segment_accuracy"]),
-            -float(rows[i]["valid_cross_entropy"]),
-        ),
+        key=lambda i: (float(rows[i]["valid_accuracy"]), -float(rows[i]["valid_cross_entropy"])),
     )
 
 
 def stops_early(rows: Sequence[Mapping[str, str]], patience: int) -> bool:
-    """Whether `patience` epochs have passed since the best one."""
-    return len(rows) - (best_epoch(rows) or 0) >= patience
+    """Whether `patience` validations have passed since the best one."""
+    return len(rows) - (best_row(rows) or 0) >= patience
 
 
-def note(rows: Sequence[Mapping[str, str]], epochs: int) -> str:
-    """A few words for the progress bar of a run of so many epochs."""
-    accuracy = rows[-1]["valid_segment_accuracy"] if rows else ""
-    return f"epoch {min(len(rows) + 1, epochs)}" + (
-        f", valid {float(accuracy):.3f}" if accuracy else ""
-    )
+def note(rows: Sequence[Mapping[str, str]]) -> str:
+    """A few words for the progress bar."""
+    if not rows:
+        return "epoch 0"
+    accuracy = rows[-1]["valid_accuracy"]
+    valid = f", valid {float(accuracy):.3f}" if accuracy else ""
+    return f"epoch {rows[-1]['epoch']}{valid}"

@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from birdinv.audio.store import Store
-from birdinv.data.batches import Segments, TrainingBatches
+from birdinv.data.batches import TrainingBatches
 from birdinv.errors import BirdinvError
 from birdinv.networks import build
 from birdinv.networks.saved import Description
 from birdinv.training.config import TrainConfig
 from birdinv.training.epochs import TERMS
-from birdinv.training.partition import Partition
+from birdinv.training.task import Task
+
+WARM = 10  # steps: the average of the weights begins with as few of them
 
 
 class Learner:
     """Learns one step at a time; all that a step does follows from its number and the state.
 
+    Attributes:
+        model: the network that learns.
+        judged: the network to judge and keep: `model`, or with `average` one whose weights are the
+            exponential moving average of its weights.
+
     Raises:
-        BirdinvError: the network cannot be built for the store's segments.
+        BirdinvError: the network cannot be built for inputs of this shape, or what is no image is
+            to be moved.
     """
 
-    def __init__(
-        self, store: Store, parts: Partition, config: TrainConfig, device: torch.device
-    ) -> None:
+    def __init__(self, task: Task, config: TrainConfig, device: torch.device) -> None:
         self._config, self._device = config, device
-        self.model = _fresh_model(store, config).to(device)
+        self.model = _fresh_model(task, config).to(device)
+        self.judged = copy.deepcopy(self.model) if config.average else self.model
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        if config.translate and len(task.shape) != 3:
+            raise BirdinvError(
+                f"--translate is {config.translate}, and inputs of shape {task.shape} are no "
+                "images; give 0"
+            )
         self._batches = TrainingBatches(
-            Segments(store, parts.labelled),
-            Segments(store, parts.unlabelled if config.uses_unlabelled else {}),
+            task.labelled,
+            task.unlabelled if config.uses_unlabelled or task.paced else None,
             batch_size=config.batch_size,
             seed=config.seed,
+            labelled_only=not config.uses_unlabelled,
+            translate=config.translate,
         )
         self._objective = config.make_objective()
         self._generator = (
@@ -45,7 +59,14 @@ class Learner:
             else torch.cuda.default_generators[device.index]
         )
         self.steps_per_epoch = self._batches.steps_per_epoch
-        self.steps = config.epochs * self.steps_per_epoch
+        self.steps = max(1, round(config.epochs * self.steps_per_epoch))
+        self.steps_per_check = max(1, round(config.check_every * self.steps_per_epoch))
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks whose weights a checkpoint has to hold, by the name they have there."""
+        both = {"model": self.model, "average": self.judged}
+        return both if self.judged is not self.model else {"model": self.model}
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -62,9 +83,13 @@ class Learner:
         x, y = (part.to(self._device) for part in self._batches.batch(step))
         self._generator.manual_seed(_mixed(self._config.seed, step))  # of dropout
         self.optimiser.zero_grad(set_to_none=True)
-        terms = self._objective(self.model, x, y)
+        reduced = self._config.precision == "bfloat16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=reduced):
+            terms = self._objective(self.model, x, y)
         terms.total.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
+        if self.judged is not self.model:
+            self._average(step)
 
         known = y >= 0
         present = [name for name in TERMS if getattr(terms, name) is not None]
@@ -79,6 +104,16 @@ class Learner:
             if not math.isfinite(result[name]):
                 raise self._not_finite(f"the loss is not finite at step {step + 1}", step, name)
         return result
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Moves the average towards the weights, faster in the first steps, which are far off."""
+        share = 1 - min(self._config.average, (1 + step) / (WARM + step))
+        averages: list[Tensor] = list(self.judged.parameters())
+        weights: list[Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(averages, weights, share)
+        for average, buffer in zip(self.judged.buffers(), self.model.buffers(), strict=True):
+            average.copy_(buffer)
 
     def require_finite(self, step: int) -> None:
         """Raises BirdinvError where `step` steps have left weights that are not finite."""
@@ -115,29 +150,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def describe_model(store: Store, config: TrainConfig, model: nn.Module) -> Description:
-    """What `model.json` has to say about a network trained on a store."""
+def describe_model(task: Task, config: TrainConfig, model: nn.Module) -> Description:
+    """What `model.json` has to say about a network trained on a task."""
     sizes: dict[str, Any] = model.sizes  # type: ignore[assignment]  # all our networks have them
-    return Description(
-        network=config.network,
-        sizes=sizes,
-        classes=store.classes,
-        non_events=store.non_events,
-        sample_rate=store.sample_rate,
-        segment_samples=store.windows.segment,
-        hop_samples=store.windows.hop,
-    )
+    return Description(config.network, sizes, task.classes, task.hearing)
 
 
-def _fresh_model(store: Store, config: TrainConfig) -> nn.Module:
+def _fresh_model(task: Task, config: TrainConfig) -> nn.Module:
+    options = dict(config.options)
+    if config.dropout is not None:
+        options["dropout"] = config.dropout
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        return build(
-            config.network,
-            classes=len(store.classes),
-            shape=(1, store.windows.segment),
-            dropout=config.dropout,
-        ).train()
+        return build(config.network, classes=len(task.classes), shape=task.shape, **options).train()
 
 
 def _mixed(seed: int, step: int) -> int:

@@ -1,4 +1,4 @@
-"""The training loop: a store in, a run folder out; interrupted and resumed = uninterrupted."""
+"""The training loop: data in, a run folder out; interrupted and resumed = uninterrupted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 
 from birdinv.audio.store import Store
 from birdinv.clock import now
-from birdinv.data.batches import Segments
 from birdinv.errors import Interrupted
 from birdinv.files import require_new, write_csv, write_json
 from birdinv.networks.saved import save_model
@@ -19,8 +18,8 @@ from birdinv.threads import cpu_threads
 from birdinv.training.checkpoint import Checkpoint, load_checkpoint
 from birdinv.training.config import TrainConfig
 from birdinv.training.epochs import (
-    COLUMNS,
-    best_epoch,
+    best_row,
+    metric_columns,
     note,
     stops_early,
     train_cells,
@@ -30,16 +29,18 @@ from birdinv.training.interrupts import interrupts
 from birdinv.training.learner import Learner, choose_device, describe_model
 from birdinv.training.partition import partition, write_roles
 from birdinv.training.record import describe_run, resumable_run
+from birdinv.training.recordings import recordings_task
+from birdinv.training.task import Task
 
 SAVE_EVERY_S = 300.0  # within an epoch, which over a disk of recordings takes hours
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How a run ended: the finished epochs as rows of `metrics.csv`, the best one's number."""
+    """How a run ended: the rows of `metrics.csv`, and the number of the best one, from 1."""
 
     rows: list[dict[str, str]]
-    best_epoch: int
+    best_row: int
     warnings: tuple[str, ...]
 
 
@@ -53,10 +54,27 @@ def train(
     command: str = "",
     progress: Progress | None = None,
 ) -> Trained:
-    """Trains a network on a store and leaves a run folder.
+    """Trains a network on a store and leaves a run folder; see `train_task`."""
+    task = recordings_task(store, partition(store, config.labels_per_class, config.seed))
+    return train_task(
+        task, run, config, device=device, resume=resume, command=command, progress=progress
+    )
 
-    The weights of the epoch with the best validation accuracy per segment are exported to
-    `run/model`; of equal ones, that with the lower cross-entropy.
+
+def train_task(
+    task: Task,
+    run: Path,
+    config: TrainConfig,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Trained:
+    """Trains a network on recordings or images and leaves a run folder.
+
+    The weights with the best validation accuracy per sample are exported to `run/model`; of equal
+    ones, those with the lower cross-entropy. Test samples are not looked at.
 
     Args:
         resume: go on with an interrupted run; on the CPU its weights end bit for bit as if it had
@@ -69,21 +87,21 @@ def train(
     """
     # What can be refused is refused before anything is written.
     place = choose_device(device)
-    parts = partition(store, config.labels_per_class, config.seed)
-    learner = Learner(store, parts, config, place)
+    learner = Learner(task, config, place)
     state = Checkpoint()
     if resume:
-        info = resumable_run(run, store, parts, config)
+        info = resumable_run(run, task, config)
         if (run / "last.pt").exists():
-            state = load_checkpoint(run / "last.pt", learner.model, learner.optimiser)
+            state = load_checkpoint(run / "last.pt", learner.networks, learner.optimiser)
     else:
         require_new(run, "run", hint=", or go on with this one by --resume")
-        info = describe_run(store, parts, config, command)
+        info = describe_run(task, config, command)
     info |= {"device": str(place), "outcome": "running", "ended": None}
     write_json(run / "run.json", info)
-    write_roles(run, parts)
+    if task.roles is not None:
+        write_roles(run, task.roles)
+    columns = metric_columns(learner.judged)
 
-    valid = Segments(store, parts.valid)
     saved = time.monotonic()
     started = saved - state.seconds
 
@@ -91,7 +109,7 @@ def train(
         nonlocal saved
         saved = time.monotonic()
         state.seconds = saved - started
-        state.save(run / "last.pt", learner.model, learner.optimiser)
+        state.save(run / "last.pt", learner.networks, learner.optimiser)
 
     if progress is not None:
         progress.update(state.step, total=learner.steps)
@@ -113,29 +131,30 @@ def train(
                 for name, value in learner.learn(state.step).items():
                     state.sums[name] = state.sums.get(name, 0.0) + value
                 state.step += 1
-                if state.step % learner.steps_per_epoch == 0:
+                if state.step % learner.steps_per_check == 0 or state.step == learner.steps:
                     learner.require_finite(state.step)
-                    row = dict.fromkeys(COLUMNS, "") | {
-                        "epoch": str(len(state.rows) + 1),
+                    steps = state.step - int(state.rows[-1]["step"] if state.rows else 0)
+                    row = dict.fromkeys(columns, "") | {
+                        "epoch": f"{state.step / learner.steps_per_epoch:.6g}",
                         "step": str(state.step),
                         "learning_rate": f"{learner.rate(state.step - 1):.8g}",
-                        **train_cells(state.sums, learner.steps_per_epoch),
-                        **valid_cells(learner.model, valid, place),
+                        **train_cells(state.sums, steps),
+                        **valid_cells(learner.judged, task.valid, place),
                         "seconds": f"{time.monotonic() - started:.3f}",
                     }
                     state.rows.append(row)
                     state.sums.clear()
                     started = time.monotonic()
-                    if best_epoch(state.rows) == len(state.rows):
-                        state.keep_best(learner.model)
-                    write_csv(run / "metrics.csv", COLUMNS, state.rows)
+                    if best_row(state.rows) == len(state.rows):
+                        state.keep_best(learner.judged)
+                    write_csv(run / "metrics.csv", columns, state.rows)
                     save()
                 elif time.monotonic() - saved > SAVE_EVERY_S:
                     learner.require_finite(state.step)
                     save()
                 if progress is not None:
-                    progress.update(1, note=note(state.rows, config.epochs))
-            save_model(run / "model", state.best, describe_model(store, config, learner.model))
+                    progress.update(1, note=note(state.rows))
+            save_model(run / "model", state.best, describe_model(task, config, learner.model))
         info["outcome"] = "finished"
     except Interrupted:
         info["outcome"] = "interrupted"
@@ -143,5 +162,7 @@ def train(
     finally:
         if info["outcome"] != "interrupted":
             info["ended"] = now()
-        write_json(run / "run.json", {**info, "best_epoch": best_epoch(state.rows)})
-    return Trained(state.rows, best_epoch(state.rows) or 0, parts.warnings)
+        best = best_row(state.rows)
+        epoch = float(state.rows[best - 1]["epoch"]) if best else None
+        write_json(run / "run.json", {**info, "best_epoch": epoch})
+    return Trained(state.rows, best or 0, task.warnings)

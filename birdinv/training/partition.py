@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +116,6 @@ def read_roles(run: Path) -> dict[str, dict[str, str]]:
     return roles
 
 
-def write_roles(run: Path, parts: Partition) -> None:
+def write_roles(run: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Writes `split.csv`."""
-    write_csv(run / "split.csv", ["file", "role", "label", "hidden"], parts.rows)
+    write_csv(run / "split.csv", ["file", "role", "label", "hidden"], rows)

@@ -10,42 +10,33 @@ import numpy as np
 import torch
 
 import birdinv
-from birdinv.audio.store import Store
 from birdinv.clock import now
-from birdinv.data.batches import Segments
 from birdinv.errors import BirdinvError
 from birdinv.files import read_json
 from birdinv.training.config import TrainConfig
-from birdinv.training.partition import Partition
+from birdinv.training.task import Task
 
 
-def describe_run(
-    store: Store, parts: Partition, config: TrainConfig, command: str
-) -> dict[str, Any]:
+def library_versions() -> dict[str, str]:
+    """The versions that numbers may depend on."""
+    return {
+        "birdinv": birdinv.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def describe_run(task: Task, config: TrainConfig, command: str) -> dict[str, Any]:
     """The `run.json` of a run about to begin."""
     return {
         "config": config.to_dict(),
         "command": command,
-        "versions": {
-            "birdinv": birdinv.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": library_versions(),
         "device": "",
-        "store": str(store.path.resolve()),
-        "store_hash": store.hash,
-        "split_hash": parts.hash,
-        "classes": store.classes,
-        "counts": {
-            "labelled_recordings": len(parts.labelled),
-            "unlabelled_recordings": len(parts.unlabelled),
-            "valid_recordings": len(parts.valid),
-            "test_recordings": len(parts.test),
-            "labelled_segments": len(Segments(store, parts.labelled)),
-            "unlabelled_segments": len(Segments(store, parts.unlabelled)),
-        },
-        "warnings": list(parts.warnings),
+        **task.identity,
+        **task.facts,
+        "warnings": list(task.warnings),
         "started": now(),
         "ended": None,
         "outcome": "running",
@@ -53,12 +44,11 @@ def describe_run(
     }
 
 
-def resumable_run(run: Path, store: Store, parts: Partition, config: TrainConfig) -> dict[str, Any]:
+def resumable_run(run: Path, task: Task, config: TrainConfig) -> dict[str, Any]:
     """The `run.json` of an interrupted run, once it is seen to be the same run.
 
     Raises:
-        BirdinvError: no such run, one that is finished, or one with other settings or another
-            store.
+        BirdinvError: no such run, one that is finished, or one with other settings or other data.
     """
     info = read_json(run / "run.json", "a run made by `birdinv train`")
     old, new = info.get("config"), config.to_dict()
@@ -70,10 +60,11 @@ def resumable_run(run: Path, store: Store, parts: Partition, config: TrainConfig
             f"{run} was begun with other settings ({', '.join(changed)}); resume with the same "
             "ones, or give -o a new folder"
         )
-    if info.get("store_hash") != store.hash or info.get("split_hash") != parts.hash:
+    if any(info.get(key) != value for key, value in task.identity.items()):
+        kind, where = ("store", "store") if task.hearing else ("set of images", "root")
         raise BirdinvError(
-            f"{run} was begun on another store than {store.path}; resume with that one "
-            f"({info.get('store')})"
+            f"{run} was begun on another {kind} than {task.origin}; resume with that one "
+            f"({info.get(where)})"
         )
     if info.get("outcome") == "finished":
         raise BirdinvError(f"{run} is finished; to train again, give -o a new folder")

@@ -1,8 +1,10 @@
-"""A network's answers on the segments of a store, and a run's metrics from them."""
+"""A network's answers and reconstructions on samples, and a run's metrics from them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,70 +12,106 @@ from torch import nn
 from torch.nn import functional
 
 from birdinv.audio.store import Store
-from birdinv.data.batches import Segments
+from birdinv.data.batches import Segments, Source
 from birdinv.errors import BirdinvError
 from birdinv.evaluation import Evaluation, evaluate
 from birdinv.files import read_json, write_json
+from birdinv.inversion import reconstruct
 from birdinv.networks.saved import load_model
 from birdinv.threads import cpu_threads
+from birdinv.training.images import samples_to_judge
 from birdinv.training.partition import read_roles
 
 BATCH = 512
+ERROR_SAMPLES = 256
 
 
 @torch.no_grad()
-def log_probabilities(model: nn.Module, segments: Segments, device: torch.device) -> np.ndarray:
-    """`log ŷ`, float32 `[S, K]`, of every segment, in eval mode; the mode is put back after."""
+def log_probabilities(model: nn.Module, samples: Source, device: torch.device) -> np.ndarray:
+    """`log ŷ`, float32 `[S, K]`, of every sample, in eval mode; the mode is put back after."""
     training = model.training
     model.eval()
     parts = []
     try:
-        for first in range(0, len(segments), BATCH):
-            which = np.arange(first, min(first + BATCH, len(segments)))
-            logits = model(segments.waveforms(which).to(device))
+        for first in range(0, len(samples), BATCH):
+            which = np.arange(first, min(first + BATCH, len(samples)))
+            logits = model(samples.inputs(which).to(device))
             parts.append(functional.log_softmax(logits, dim=1).cpu())
     finally:
         model.train(training)
     return torch.cat(parts).numpy()
 
 
+def layer_errors(model: nn.Module, samples: Source, device: torch.device) -> dict[str, float]:
+    """Mean `R^(l)/D^(l)` (MS 7) of the input and of each layer, in eval mode, on a few samples.
+
+    They are `ERROR_SAMPLES` at most, evenly spread, the same at every call.
+    """
+    count = min(ERROR_SAMPLES, len(samples))
+    x = samples.inputs(np.arange(count) * len(samples) // count).to(device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():  # of the network's weights
+            back = reconstruct(model, x, model.layers)  # type: ignore[arg-type]
+    finally:
+        model.train(training)
+    pairs = {"input": (x, back.x_hat), **back.layers}
+    return {name: float((z_hat - z).square().mean()) for name, (z, z_hat) in pairs.items()}
+
+
 def evaluate_run(
-    run: Path, *, split: str = "test", store: Store | None = None, resamples: int = 1000
+    run: Path,
+    *,
+    split: str = "test",
+    store: Store | None = None,
+    root: Path | None = None,
+    resamples: int = 1000,
 ) -> Evaluation:
     """Metrics of a run's network on the `split` ("valid" or "test") it was given when it began.
 
-    Writes `evaluation-<split>.json` into the run. The store is the one the run names unless another
-    copy of it is given.
+    Writes `evaluation-<split>.json` into the run. The data is where the run says it was, unless
+    another copy of it is given: a store of recordings, or the folder of a data set of images.
 
     Raises:
-        BirdinvError: no such run or store, another store, or a split without recordings.
+        BirdinvError: no such run or data, other data, or a split without samples.
     """
     info = read_json(run / "run.json", "a run made by `birdinv train`")
+    model, description = load_model(run)
+    samples: Source
+    if "dataset" in info:
+        samples = samples_to_judge(info, split, root)
+    else:
+        samples = _segments(run, info, split, store)
+    hearing = description.hearing
+    with cpu_threads(1):
+        log_probs = log_probabilities(model, samples, torch.device("cpu"))
+    result = evaluate(
+        log_probs,
+        samples.labels,
+        samples.recordings,
+        description.classes,
+        non_events=hearing.non_events if hearing else (),
+        resamples=resamples,
+    )
+    write_json(run / f"evaluation-{split}.json", {"split": split, **result.to_dict()})
+    return result
+
+
+def _segments(run: Path, info: Mapping[str, Any], split: str, store: Store | None) -> Segments:
     store = store or find_store(run, str(info.get("store", "")))
     if store.hash != info.get("store_hash"):
         raise BirdinvError(
             f"{store.path} is not the store this run was trained on (their hashes differ); give "
             "that one with --store, or segment the same recordings with the same settings again"
         )
-    model, description = load_model(run)
     segments = Segments(store, read_roles(run)[split])
     if not len(segments):
         raise BirdinvError(
             f"the run {run} has no {split} recordings; segment more recordings a class, or give "
             "their share with --fractions"
         )
-    with cpu_threads(1):
-        log_probs = log_probabilities(model, segments, torch.device("cpu"))
-    result = evaluate(
-        log_probs,
-        segments.labels,
-        segments.recordings,
-        description.classes,
-        non_events=description.non_events,
-        resamples=resamples,
-    )
-    write_json(run / f"evaluation-{split}.json", {"split": split, **result.to_dict()})
-    return result
+    return segments
 
 
 def find_store(run: Path, named: str) -> Store:
