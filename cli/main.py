@@ -17,7 +17,7 @@ import click
 
 from birdinv.errors import BirdinvError
 
-COMMANDS = ("demo", "segment", "train", "eval", "predict", "report")
+COMMANDS = ("demo", "segment", "train", "eval", "predict", "report", "data", "reproduce")
 
 
 class LazyGroup(click.Group):
@@ -62,6 +62,7 @@ def birdinv() -> None:
     birdinv train store -o run               store -> trained network
     birdinv eval run                         honest metrics
     birdinv predict run field/ -o tables     tables of detections
+    birdinv data list                        data sets of the papers
 
     \b
     Exit codes:
