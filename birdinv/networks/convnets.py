@@ -54,6 +54,7 @@ class ConvNet(ImageNetwork):
             size = [side // pool if pool else 1 for side in size]
             inputs = outputs
         self.head = self._head(inputs, classes)
+        self.draw_weights()
 
     def _head(self, inputs: int, classes: int) -> nn.Module:
         return nn.Sequential(Conv2d(inputs, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())

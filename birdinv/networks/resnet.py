@@ -87,6 +87,18 @@ class Resnet(ImageNetwork):
             self.add_layer(f"block{number}", block)
             inputs = outputs
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+        self.draw_weights()
+
+    def draw_weights(self) -> None:
+        """As other networks, but that both parts of a block add up to what came into it."""
+        super().draw_weights()
+        for block in self.children():
+            if isinstance(block, ResidualBlock):
+                # Of E[z²] a draw of variance 1/inputs keeps all by a linear map, and half through a
+                # LeakyReLU: half is wanted of both.
+                inputs = block.linear.in_channels
+                nn.init.normal_(block.linear.weight, std=(2 * inputs) ** -0.5)
+                nn.init.normal_(block.conv.weight, std=(9 * inputs) ** -0.5)
 
 
 class ResidualBlock(nn.Module):
@@ -102,6 +114,11 @@ class ResidualBlock(nn.Module):
         self.linear = Conv2d(inputs, outputs, 1, bias=False)
         self.branch = options.branch(inputs, outputs, 3, padding=1, window=window)
         self.pool = None if window is None else options.pool(window)
+
+    @property
+    def conv(self) -> nn.Conv2d:
+        """The convolution of the branch."""
+        return self.branch[0]  # type: ignore[return-value]
 
     def forward(self, z: Tensor) -> Tensor:
         """See the class."""

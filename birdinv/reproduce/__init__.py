@@ -1,0 +1,1 @@
+"""The papers' tables and figures, a cell at a time, beside the published numbers."""

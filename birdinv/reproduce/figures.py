@@ -1,0 +1,87 @@
+"""The papers' figures, from result files and kept networks: INV fig. 1 and 2, MS fig. 2 and 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from birdinv.errors import BirdinvError
+from birdinv.files import whole_file
+from birdinv.reproduce.cells import Cell
+from birdinv.reproduce.collected import Found, at_hand, command
+from birdinv.reproduce.learning import (
+    ablation_figures,
+    baseline_figures,
+    layer_figures,
+    training_figures,
+)
+from birdinv.reproduce.reconstructions import reconstruction_figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    Figures = Iterator[tuple[str, Figure]]
+
+_DPI = 160
+
+
+def write_figures(
+    cells: Sequence[Cell], *, results: Path, runs: Path, root: Path | None
+) -> list[Path]:
+    """Draws what is at hand of the figures of `cells`, as PNG below `results/<table>/figures`.
+
+    A figure is of one data set, number of labels, preset and budget. The same results and runs
+    give the same bytes.
+
+    Args:
+        runs: where the networks are kept; inv-table2 needs them, and nothing else does.
+        root: the folder of the data sets, for the test images of inv-table2; as in `data_root`.
+
+    Returns:
+        The files, in the order of the cells.
+
+    Raises:
+        BirdinvError: there is nothing to draw, a result or model is damaged, or the data set is
+            not at hand.
+    """
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        setting = cell.name.replace(f"/{cell.row.name}.", ".")
+        groups.setdefault((cell.table.name, setting), []).append(cell)
+    paths = []
+    for (table, setting), group in groups.items():
+        for name, figure in _drawn(group, results, runs, root):
+            path = results / table / "figures" / f"{name}.{setting}.png"
+            with whole_file(path, "wb") as file:
+                figure.savefig(
+                    file, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None}
+                )
+            paths.append(path)
+    if not paths:
+        table = cells[0].table.name
+        where = f"network is kept in {runs}" if table in _OF_MODELS else f"result lies in {results}"
+        raise BirdinvError(
+            f"there is nothing to draw of {table}: for what was asked, no {where}; first run a "
+            f"cell, for example `{command(cells[0])}`"
+        )
+    return paths
+
+
+_OF_MODELS = ("inv-table2",)
+_OF_RESULTS: Mapping[str, tuple[Callable[[Sequence[Cell], Sequence[Found]], Figures], ...]] = {
+    "inv-figure2": (baseline_figures,),
+    "ms-table2": (layer_figures, training_figures),
+    "ms-table3": (layer_figures, training_figures),
+    "mnist-ablation": (ablation_figures,),
+}
+
+
+def _drawn(cells: Sequence[Cell], results: Path, runs: Path, root: Path | None) -> Figures:
+    """Name and figure, of one table and setting."""
+    table = cells[0].table.name
+    if table in _OF_MODELS:
+        yield from reconstruction_figures(cells, runs, root)
+    elif found := at_hand(cells, results):
+        for draw in _OF_RESULTS[table]:
+            yield from draw(cells, found)

@@ -1,0 +1,79 @@
+"""Training protocols by name (equations sheet §8): the papers' own, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+NO_PATIENCE = 1_000_000  # the number of epochs is fixed, so that every run of a cell is as long
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A protocol.
+
+    Attributes:
+        about: one line.
+        settings: of `TrainConfig`; they go before those of a table's row.
+        deviations: what it does that the paper does not, as printed beside every result.
+    """
+
+    about: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    deviations: tuple[str, ...] = ()
+
+
+_CONSTANT = {"schedule": "constant", "patience": NO_PATIENCE, "batch_size": 50}
+_FEW_LABELS: dict[str, Any] = {
+    "learning_rate": 0.003,
+    "schedule": "cosine",
+    "patience": NO_PATIENCE,
+    "batch_size": 50,
+    "balance": 1.0,
+    "translate": 2,
+    "average": 0.99,
+}
+_FEW_LABELS_DEVIATIONS = (
+    "balance (kappa = 1)",
+    "images moved by up to 2 pixels",
+    "averaged weights (0.99)",
+    "cosine schedule",
+)
+
+PRESETS: Mapping[str, Preset] = {
+    "inv-mnist": Preset(
+        "INV A.1: Adam, the row's own alpha, beta and learning rate",
+        _CONSTANT,
+        ("batches of 25 + 25, which INV does not state",),
+    ),
+    "inv-supervised": Preset(
+        "INV table 2, last column: labels alone",
+        {**_CONSTANT, "objective": "supervised"},
+        ("batches of 25, which INV does not state",),
+    ),
+    "inv-bird10": Preset(
+        "INV A.2 on recordings: every label, dropout 0.5",
+        {"learning_rate": 0.001, "schedule": "constant", "patience": NO_PATIENCE},
+        ("Adam 0.001 and batches of 128, which INV does not state",),
+    ),
+    "ms": Preset(
+        "MS §3.1: Adam 0.002, halved at 150/400 and 300/400 of the epochs, 25 + 25 a batch",
+        {
+            "learning_rate": 0.002,
+            "schedule": "halved",
+            "patience": NO_PATIENCE,
+            "batch_size": 50,
+        },
+    ),
+    "few-labels": Preset(
+        "ours: weighted (0.7, 0.2) with balance, small translations and averaged weights",
+        {**_FEW_LABELS, "objective": "weighted", "alpha": 0.7, "beta": 0.2},
+        _FEW_LABELS_DEVIATIONS,
+    ),
+    "ablation": Preset(
+        "few-labels but for the objective and the balance, which are the row's",
+        {key: value for key, value in _FEW_LABELS.items() if key != "balance"},
+        _FEW_LABELS_DEVIATIONS[1:],
+    ),
+}

@@ -1,0 +1,283 @@
+"""Cells of the papers' tables: what is asked for, what is trained, and the file it leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_image_training import make_task, pictures
+
+from birdinv.errors import BirdinvError, Interrupted
+from birdinv.networks import build
+from birdinv.progress import Progress
+from birdinv.reproduce import running
+from birdinv.reproduce.cells import all_cells, cells
+from birdinv.reproduce.presets import PRESETS
+from birdinv.reproduce.results import load_result
+from birdinv.reproduce.tables import BUDGETS, TABLES
+from birdinv.training import scoring
+from birdinv.training.images import ImageSamples
+
+DATA = os.environ.get("BIRDINV_DATA", "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def pictures_for_mnist(monkeypatch):
+    """Trains on small pictures where a cell asks for MNIST, and counts looks at the test set."""
+    looks = []
+
+    def task(_name, _root, labels, draw):
+        found = make_task()
+        found.identity.update(labels=labels, draw=draw, split_hash=f"hash {draw}")
+        return found
+
+    def judged(_info, split, _root):
+        looks.append(split)
+        images = pictures(30, seed=9)
+        return ImageSamples(images, np.arange(30))
+
+    monkeypatch.setattr(running, "images_task", task)
+    monkeypatch.setattr(scoring, "samples_to_judge", judged)
+    return looks
+
+
+def run(folder: Path, seeds: list[int], **more: object) -> dict:
+    cell = cells("inv-table2", rows=["smallcnn-mean"], budget="smoke")[0]
+    places = {"root": folder, "results": folder / "results", "runs": folder / "runs"}
+    return running.run_cell(cell, seeds, **places, device="cpu", **more)
+
+
+def numbers(result: dict) -> dict:
+    """A result without its times."""
+    kept = {k: v for k, v in result.items() if k not in ("seconds", "seeds")}
+    drop = {"seconds", "curve"}
+    seeds = [{k: v for k, v in seed.items() if k not in drop} for seed in result["seeds"]]
+    curves = [
+        [{k: v for k, v in point.items() if k != "seconds"} for point in seed["curve"]]
+        for seed in result["seeds"]
+    ]
+    return kept | {"seeds": seeds, "curves": curves}
+
+
+def test_a_result_tells_a_stranger_what_was_run(tmp_path, pictures_for_mnist):
+    result = run(tmp_path, [1, 0])
+    file = tmp_path / "results/inv-table2/mnist-50/smallcnn-mean.few-labels.smoke.json"
+    assert json.loads(file.read_text()) == result == load_result(file)
+    for key, value in {
+        "dataset": "mnist",
+        "labels": 50,
+        "network": "smallcnn",
+        "objective": "weighted",
+        "device": "cpu",
+        "budget": "smoke",
+        "split_hash": {"0": "hash 0", "1": "hash 1"},
+    }.items():
+        assert result[key] == value
+    assert result["config"]["learning_rate"] > 0 and "seed" not in result["config"]
+    assert result["versions"]["torch"] == torch.__version__
+    assert [seed["seed"] for seed in result["seeds"]] == [0, 1]
+    for seed in result["seeds"]:
+        right = np.trace(np.array(seed["confusion"]))
+        assert seed["test_accuracy"] == round(right / 30, 6) and 0 <= seed["valid_accuracy"] <= 1
+        assert seed["valid_accuracy"] == max(point["valid_accuracy"] for point in seed["curve"])
+    assert result["seconds"] == pytest.approx(sum(s["seconds"] for s in result["seeds"]))
+    assert any("moved" in text for text in result["deviations"])
+
+
+def test_the_test_set_is_read_once_a_seed_at_the_end(tmp_path, pictures_for_mnist):
+    run(tmp_path, [0, 1])
+    assert pictures_for_mnist == ["test", "test"]
+    run(tmp_path, [0, 1])
+    assert pictures_for_mnist == ["test", "test"]
+
+
+def test_what_is_there_is_not_run_again_and_new_seeds_are_added(
+    tmp_path, pictures_for_mnist, monkeypatch
+):
+    first = run(tmp_path, [0])
+    trained = []
+    train = running.train_task
+    monkeypatch.setattr(
+        running, "train_task", lambda *a, **k: trained.append(a[2].seed) or train(*a, **k)
+    )
+    both = run(tmp_path, [0, 1])
+    assert trained == [1] and both["seeds"][0] == first["seeds"][0]
+
+
+def test_a_deleted_result_comes_back_with_the_same_numbers(tmp_path, pictures_for_mnist):
+    first = run(tmp_path, [0, 1])
+    for file in (tmp_path / "results").rglob("*.json"):
+        file.unlink()
+    again = run(tmp_path, [1, 0])
+    assert numbers(again) == numbers(first)
+    fresh = run(tmp_path / "elsewhere", [0, 1])
+    assert numbers(fresh) == numbers(first)
+
+
+class Stop(Progress):
+    def __init__(self, after: int) -> None:
+        super().__init__("train", "steps")
+        self.after = after
+
+    def update(self, amount, **more):
+        super().update(amount, **more)
+        self.after -= amount
+        if amount and self.after == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_cell_goes_on(tmp_path, pictures_for_mnist, monkeypatch):
+    monkeypatch.setitem(TABLES["inv-table2"].epochs, "smoke", 1.0)  # 2 steps would be too few
+    expected = run(tmp_path / "whole", [0])
+    with pytest.raises(Interrupted):
+        run(tmp_path, [0], progress=lambda text: Stop(1))
+    assert not (tmp_path / "results").exists()
+    resumed = []
+    train = running.train_task
+    monkeypatch.setattr(
+        running, "train_task", lambda *a, **k: resumed.append(k["resume"]) or train(*a, **k)
+    )
+    assert numbers(run(tmp_path, [0])) == numbers(expected)
+    assert resumed == [True]
+
+
+def test_results_of_other_settings_are_not_mixed(tmp_path, pictures_for_mnist):
+    run(tmp_path, [0])
+    with pytest.raises(BirdinvError, match=r"made with other settings \(threads\); delete it"):
+        run(tmp_path, [1], threads=2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("{", "is not JSON"),
+        ("{}", "is no result of this version"),
+        ('{"format": "birdinv-cell", "version": 1, "seeds": [{}]}', "holds no list of seeds"),
+    ],
+)
+def test_a_damaged_result_is_said(tmp_path, damage, sentence, pictures_for_mnist):
+    file = tmp_path / "results/inv-table2/mnist-50/smallcnn-mean.few-labels.smoke.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(damage)
+    with pytest.raises(BirdinvError, match=sentence):
+        run(tmp_path, [0])
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (("inv-tabel2", {}), "no table called 'inv-tabel2'; did you mean inv-table2"),
+        (
+            ("inv-table2", {"rows": ["smalcnn-mean"]}),
+            "no row of inv-table2 called 'smalcnn-mean'; did you mean smallcnn-mean",
+        ),
+        (("inv-table2", {"labels": [51]}), "no cell of 51 labels there; give 50, 1000"),
+        (("inv-table2", {"budget": "huge"}), "no budget called 'huge'; known are smoke, cpu"),
+        (("ms-table2", {"dataset": "svhn_smal"}), "did you mean svhn_small"),
+        (("inv-table2", {"preset": "inv-mnits"}), "did you mean inv-mnist"),
+    ],
+)
+def test_what_is_not_known_is_told_the_nearest(asked, sentence):
+    name, more = asked
+    with pytest.raises(BirdinvError, match=sentence):
+        cells(name, **more)
+
+
+def test_every_cell_has_a_network_settings_and_a_name_of_its_own():
+    names = set()
+    for table in TABLES.values():
+        for cell in all_cells(table):
+            config = cell.config(3)
+            assert config.seed == 3 and config.epochs == cell.epochs > 0
+            assert (table.name, cell.name) not in names
+            names.add((table.name, cell.name))
+            assert cell.budget in BUDGETS and cell.preset in PRESETS
+            if table.name != "inv-figure2":
+                shape = (3, 32, 32) if cell.dataset != "mnist" else (1, 28, 28)
+                with torch.device("meta"):
+                    build(config.network, classes=10, shape=shape, **config.options)
+
+
+def test_published_numbers_are_those_of_the_papers():
+    """A few of each table, typed from the papers once more."""
+    published = {
+        (table.name, row.name, labels): accuracy
+        for table in TABLES.values()
+        for row in table.rows
+        for labels, accuracy in row.published.items()
+    }
+    assert published["inv-table2", "resnet2-32-max", 50] == 99.14
+    assert published["inv-table2", "largecnn-inhibitor-supervised", 1000] == 96.1
+    assert published["inv-figure2", "alpha0.7-beta0.3", None] == 54.65
+    assert published["ms-table2", "wide-resnet-lambda", 1000] == 92.86
+    assert published["ms-table3", "cnn-lambda", 4000] == 77.37
+    semi = [a for (t, r, n), a in published.items() if t == "inv-table2" and n == 50]
+    assert len(semi) == 12 and np.mean(semi) == pytest.approx(98.768, abs=0.01)
+    assert np.std(semi) == pytest.approx(0.249, abs=0.01)  # INV table 2 prints both
+
+
+def test_the_paper_presets_are_the_protocols_of_the_papers():
+    inv = cells("inv-table2", rows=["resnet2-32-max"], preset="inv-mnist", budget="paper")[0]
+    config = inv.config(0)
+    assert (config.alpha, config.beta, config.objective) == (0.7, 0.2, "weighted")
+    assert config.learning_rate == pytest.approx(0.01 / 3) and config.balance == 0
+    assert config.translate == 0 and config.average == 0 and config.schedule == "constant"
+    ms = cells("ms-table3", rows=["cnn-gamma"], labels=[4000], budget="paper")[0]
+    config = ms.config(0)
+    assert (config.learning_rate, config.schedule, config.epochs) == (0.002, "halved", 400)
+    assert config.batch_size == 50 and config.objective == "global" and not ms.deviations
+    assert ms.published == 74.81
+    stand_in = cells("ms-table2", rows=["cnn-gamma"], dataset="svhn_small", budget="paper")[0]
+    assert stand_in.published is None and stand_in.labels == 100
+
+
+@pytest.mark.skipif(not DATA, reason="BIRDINV_DATA is not set")
+def test_the_command_runs_a_cell_of_real_data(tmp_path):
+    command = [
+        Path(sys.executable).parent / "birdinv",
+        *("reproduce", "ms-table2", "--row", "cnn-lambda", "--dataset", "svhn_small"),
+        *("--budget", "smoke", "--results", tmp_path / "results", "--device", "cpu"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "svhn_small-100/cnn-lambda.ms.smoke: " in done.stdout
+    readme = (tmp_path / "results/README.md").read_text(encoding="utf-8")
+    assert "not run" in readme and "svhn_small" in readme
+
+
+def test_recordings_take_the_same_way(tmp_path):
+    from small import write_classes
+
+    write_classes(tmp_path / "bird_kenya6", 6)
+    found = cells("inv-figure2", rows=["alpha0.7-beta0.3"], dataset="bird_kenya6", budget="smoke")
+    result = running.run_cell(
+        found[0],
+        [0],
+        root=tmp_path,
+        results=tmp_path / "results",
+        runs=tmp_path / "runs",
+        device="cpu",
+    )
+    assert result["labels"] is None and 0 <= result["seeds"][0]["test_accuracy"] <= 1
+    with pytest.raises(BirdinvError, match="bird10 is needed; `birdinv data prepare bird10"):
+        running.run_cell(
+            cells("inv-figure2", budget="smoke")[0],
+            [0],
+            root=tmp_path,
+            results=tmp_path / "results",
+            runs=tmp_path / "runs",
+            device="cpu",
+        )
