@@ -94,6 +94,7 @@ def command(
 
         for path in write_figures(found, results=results, runs=runs, root=root):
             click.echo(f"figure: {path}")
+        click.echo(f"table: {write_readme(results)}")
         return 0
     folder = data_root(root)
     for cell in found:
@@ -110,6 +111,6 @@ def command(
             progress=lambda text: Progress(text, "steps", digits=0),
         )
         click.echo(cell_line(cell, result))
-        write_readme(results)
+        write_readme(results)  # after each: the next one may take hours
     click.echo(f"table: {results / 'README.md'}")
     return 0

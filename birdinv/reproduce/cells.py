@@ -53,7 +53,7 @@ class Cell:
             if self.dataset != self.table.dataset
             else ()
         )
-        shorter = (f"{self.epochs:g} epochs",) if self.budget != "paper" else ()
+        shorter = (f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}",) if self.budget != "paper" else ()
         return (*stand_in, *shorter, *PRESETS[self.preset].deviations)
 
     def file(self, results: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Training protocols by name (equations sheet §8): the papers' own, and ours."""
+"""Training protocols by name: the papers' own (INV A.1, A.2, MS §3.1), and ours."""
 
 from __future__ import annotations
 

@@ -94,6 +94,8 @@ def _section(table: Table, results: Path) -> list[str]:
         blocks += ablation_tables(found)
     if found:
         blocks.append("\n".join(f"- {line}" for line in _facts(found)))
+    for picture in sorted((results / table.name / "figures").glob("*.png")):
+        blocks.append(f"![{picture.stem}]({picture.relative_to(results).as_posix()})")
     if refused:
         blocks.append("\n".join(f"- **No result**: {_safe(why)}." for why in refused))
     return blocks

@@ -81,7 +81,7 @@ def run_cell(
         seconds = sum(float(row["seconds"]) for row in trained.rows)
         entry = {
             "seed": seed,
-            "valid_accuracy": float(best["valid_accuracy"] or "nan"),
+            "valid_accuracy": float(best["valid_accuracy"]) if best["valid_accuracy"] else None,
             "test_accuracy": round(test.segment_accuracy, 6),
             "epoch": float(best["epoch"]),
             "seconds": round(seconds, 1),

@@ -1,7 +1,7 @@
 """The tables of the papers: their rows, the settings of each and the published numbers.
 
-Numbers: equations sheet §9, from INV table 2 and fig. 2, MS tables 2 and 3. Rows of those tables
-that are other authors' methods are left out.
+Numbers: INV table 2 and fig. 2, MS tables 2 and 3. Rows of those tables that are other authors'
+methods are left out.
 """
 
 from __future__ import annotations
