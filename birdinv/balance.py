@@ -95,18 +95,18 @@ class Balance:
         """The moving average, to be kept in a checkpoint; empty without one."""
         return {} if self._average is None else {"average": self._average}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Goes on from what `state_dict` gave.
 
         Raises:
             ValueError: it is no such state, or one of a balance with memory for one without.
         """
-        if state.keys() - {"average"} or (state and not self.memory):
+        if state_dict.keys() - {"average"} or (state_dict and not self.memory):
             raise ValueError(
-                f"the state has {sorted(state)}; expected what state_dict gave, and of a Balance "
-                "with the same memory"
+                f"the state has {sorted(state_dict)}; expected what state_dict gave, and of a "
+                "Balance with the same memory"
             )
-        self._average = state.get("average")
+        self._average = state_dict.get("average")
 
 
 class ClassWatch:

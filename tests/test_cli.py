@@ -257,7 +257,7 @@ def test_the_odd_audio_of_the_field_is_3(run: Command, place: Path, data: Path) 
         ("train other -o new", 1, "has another format"),
         ("train store -o full", 1, "or go on with this one by --resume"),
         ("train store -o new --resume", 1, "new does not exist; expected a run"),
-        ("train store -o new --epochs 0", 2, "--epochs is 0; give at least 1"),
+        ("train store -o new --epochs 0", 2, "--epochs is 0; give a number above 0"),
         ("train store -o new --alpha 2", 2, "--alpha is 2.0; give a number from 0 to 1"),
         ("train store -o new --device abacus", 1, "the device 'abacus' cannot be used"),
         ("train store -o new --labels-per-class 0", 2, "--labels-per-class is 0"),

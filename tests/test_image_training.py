@@ -31,7 +31,8 @@ CONFIG = TrainConfig(
     epochs=2,
     check_every=0.5,
     learning_rate=0.003,
-    balance=1.0,
+    balance=2.0,
+    balance_memory=0.5,
     average=0.9,
     translate=1,
 )
@@ -182,7 +183,8 @@ def test_the_average_is_that_of_the_weights_step_by_step():
 
 def test_without_an_average_the_network_itself_is_judged():
     learner = Learner(make_task(), replace(CONFIG, average=0.0), CPU)
-    assert learner.judged is learner.model and set(learner.networks) == {"model"}
+    assert learner.judged is learner.model
+    assert set(learner.parts) == {"model", "optimiser", "balance"}
 
 
 def test_a_supervised_run_takes_the_labelled_halves_of_the_others():

@@ -78,7 +78,7 @@ def test_the_rows_are_the_detections_of_each_recording(
 ) -> None:
     choice = Choice(0.3, merge=3)
     predict(run, [field], tmp_path / "out", choice=choice, overlap=0.75)
-    model, _, hearing = load_listener(run)
+    model, description, hearing = load_listener(run)
     windows = Windows(hearing.segment_samples, round(hearing.segment_samples * 0.25))
     scored = ScoredRecording(field / "z/rate.wav", model, RATE, windows)
     expected = [

@@ -53,7 +53,9 @@ class Cell:
             if self.dataset != self.table.dataset
             else ()
         )
-        shorter = (f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}",) if self.budget != "paper" else ()
+        shorter = (
+            (f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}",) if self.budget != "paper" else ()
+        )
         return (*stand_in, *shorter, *PRESETS[self.preset].deviations)
 
     def file(self, results: Path) -> Path:
@@ -63,8 +65,7 @@ class Cell:
     def config(self, seed: int, *, threads: int = 1) -> TrainConfig:
         """The settings of one run."""
         settings: dict[str, Any] = {**self.row.settings, **PRESETS[self.preset].settings}
-        checks = self.table.checks[self.budget]
-        every = self.epochs / checks
+        every = self.epochs / self.row.checks.get(self.budget, self.table.checks[self.budget])
         config = TrainConfig(epochs=self.epochs, check_every=every, threads=threads, seed=seed)
         return replace(config, **settings)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,17 @@ from birdinv.errors import BirdinvError
 from birdinv.files import whole_file
 
 
+class Stateful(Protocol):
+    """A network, an optimiser, a balance: whatever can be put back as it was."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+
+
 @dataclass
 class Checkpoint:
-    """What a run has come to after `step` steps, beside its network and optimiser.
+    """What a run has come to after `step` steps, beside the parts of its learner.
 
     Batches and dropout masks are functions of (seed, step), so no generator's state is needed.
     `seconds` and `sums` are the running totals since the last validation; `rows` those of
@@ -32,19 +41,14 @@ class Checkpoint:
         """Takes a copy of the weights as they are now."""
         self.best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
-    def save(
-        self, path: Path, networks: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
-    ) -> None:
-        """Writes `path` whole or not at all."""
-        weights = {name: network.state_dict() for name, network in networks.items()}
-        state = {**vars(self), **weights, "optimiser": optimiser.state_dict()}
+    def save(self, path: Path, parts: Mapping[str, Stateful]) -> None:
+        """Writes `path`, with the state of all `parts` of a learner, whole or not at all."""
+        state = {**vars(self), **{name: part.state_dict() for name, part in parts.items()}}
         with whole_file(path, "wb") as file:
             torch.save(state, file)
 
 
-def load_checkpoint(
-    path: Path, networks: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
-) -> Checkpoint:
+def load_checkpoint(path: Path, parts: Mapping[str, Stateful]) -> Checkpoint:
     """Puts a saved state back, without running anything the file may contain.
 
     Raises:
@@ -52,9 +56,8 @@ def load_checkpoint(
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        for name, network in networks.items():
-            network.load_state_dict(state.pop(name))
-        optimiser.load_state_dict(state.pop("optimiser"))
+        for name, part in parts.items():
+            part.load_state_dict(state.pop(name))
         return Checkpoint(**state)
     except Exception as error:  # torch.load has no end of ways to fail on damaged bytes
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

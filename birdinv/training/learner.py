@@ -14,6 +14,7 @@ from birdinv.data.batches import TrainingBatches
 from birdinv.errors import BirdinvError
 from birdinv.networks import build
 from birdinv.networks.saved import Description
+from birdinv.training.checkpoint import Stateful
 from birdinv.training.config import TrainConfig
 from birdinv.training.epochs import TERMS
 from birdinv.training.task import Task
@@ -63,10 +64,14 @@ class Learner:
         self.steps_per_check = max(1, round(config.check_every * self.steps_per_epoch))
 
     @property
-    def networks(self) -> dict[str, nn.Module]:
-        """The networks whose weights a checkpoint has to hold, by the name they have there."""
-        both = {"model": self.model, "average": self.judged}
-        return both if self.judged is not self.model else {"model": self.model}
+    def parts(self) -> dict[str, Stateful]:
+        """All whose state a checkpoint has to hold, by the name it has there."""
+        parts: dict[str, Stateful] = {"model": self.model, "optimiser": self.optimiser}
+        if self.judged is not self.model:
+            parts["average"] = self.judged
+        if self._objective.balance is not None:
+            parts["balance"] = self._objective.balance
+        return parts
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""

@@ -92,7 +92,7 @@ def train_task(
     if resume:
         info = resumable_run(run, task, config)
         if (run / "last.pt").exists():
-            state = load_checkpoint(run / "last.pt", learner.networks, learner.optimiser)
+            state = load_checkpoint(run / "last.pt", learner.parts)
     else:
         require_new(run, "run", hint=", or go on with this one by --resume")
         info = describe_run(task, config, command)
@@ -109,7 +109,7 @@ def train_task(
         nonlocal saved
         saved = time.monotonic()
         state.seconds = saved - started
-        state.save(run / "last.pt", learner.networks, learner.optimiser)
+        state.save(run / "last.pt", learner.parts)
 
     if progress is not None:
         progress.update(state.step, total=learner.steps)
