@@ -87,7 +87,7 @@ def command(
     runs = results / "runs" if runs is None else runs
     if only_list:
         for cell in found:
-            click.echo(f"{cell.name}: {cell.epochs:g} epochs")
+            click.echo(f"{cell.name}: {cell.duration}")
         return 0
     if figure:
         from birdinv.reproduce.figures import write_figures
@@ -98,7 +98,7 @@ def command(
         return 0
     folder = data_root(root)
     for cell in found:
-        click.echo(f"{cell.name}: {cell.epochs:g} epochs, budget {budget}")
+        click.echo(f"{cell.name}: {cell.duration}, budget {budget}")
         result = run_cell(
             cell,
             seeds,

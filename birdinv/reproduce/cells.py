@@ -41,6 +41,11 @@ class Cell:
         return self.row.epochs.get(self.budget, self.table.epochs[self.budget])
 
     @property
+    def duration(self) -> str:
+        """`epochs` in words."""
+        return f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
+
+    @property
     def published(self) -> float | None:
         """Accuracy in %; None where the paper has none for this data set and these labels."""
         return self.row.published.get(self.labels) if self.dataset == self.table.dataset else None
@@ -53,9 +58,7 @@ class Cell:
             if self.dataset != self.table.dataset
             else ()
         )
-        shorter = (
-            (f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}",) if self.budget != "paper" else ()
-        )
+        shorter = (self.duration,) if self.budget != "paper" else ()
         return (*stand_in, *shorter, *PRESETS[self.preset].deviations)
 
     def file(self, results: Path) -> Path:
