@@ -80,7 +80,7 @@ def test_a_result_tells_a_stranger_what_was_run(tmp_path, pictures_for_mnist):
         "dataset": "mnist",
         "labels": 50,
         "network": "smallcnn",
-        "objective": "weighted",
+        "objective": "multiscale",
         "device": "cpu",
         "budget": "smoke",
         "split_hash": {"0": "hash 0", "1": "hash 1"},

@@ -67,13 +67,13 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     "few-labels": Preset(
-        "ours: weighted (0.7, 0.2) with balance, small translations and averaged weights",
-        {**_FEW_LABELS, "objective": "weighted", "alpha": 0.7, "beta": 0.2},
-        _FEW_LABELS_DEVIATIONS,
+        "ours: multiscale with balance, small translations and averaged weights",
+        {**_FEW_LABELS, "objective": "multiscale"},
+        ("multiscale objective", *_FEW_LABELS_DEVIATIONS),
     ),
     "ablation": Preset(
         "few-labels but for the objective and the balance, which are the row's",
         {key: value for key, value in _FEW_LABELS.items() if not key.startswith("balance")},
-        _FEW_LABELS_DEVIATIONS[1:],
+        _FEW_LABELS_DEVIATIONS[1:],  # but the balance
     ),
 }
