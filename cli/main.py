@@ -63,6 +63,7 @@ def birdinv() -> None:
     birdinv eval run                         honest metrics
     birdinv predict run field/ -o tables     tables of detections
     birdinv data list                        data sets of the papers
+    birdinv reproduce inv-table2             a table of them, a cell at a time
 
     \b
     Exit codes:

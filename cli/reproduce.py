@@ -13,12 +13,12 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, text: str) -> list[int]
     """`0-4` or `0,2,5-7` as numbers."""
     try:
         ranges = [part.split("-") for part in text.split(",")]
-        seeds = {n for low, *high in ranges for n in range(int(low), int((high or [low])[0]) + 1)}
-        if not seeds or any(len(each) > 2 for each in ranges):
+        spans = [range(int(low), int((high or [low])[0]) + 1) for low, *high in ranges]
+        if not all(spans) or any(len(each) > 2 for each in ranges):
             raise ValueError
     except ValueError:
         raise click.BadParameter(f"{text!r}; give numbers and ranges, such as 0-4 or 0,3") from None
-    return sorted(seeds)
+    return sorted({seed for span in spans for seed in span})
 
 
 def _labels(
@@ -80,6 +80,7 @@ def command(
     from birdinv.data.manifests import data_root
     from birdinv.progress import Progress
     from birdinv.reproduce.cells import cells
+    from birdinv.reproduce.presets import PRESETS
     from birdinv.reproduce.rendering import cell_line, write_readme
     from birdinv.reproduce.running import run_cell
 
@@ -88,6 +89,8 @@ def command(
     if only_list:
         for cell in found:
             click.echo(f"{cell.name}: {cell.duration}")
+        for used in dict.fromkeys(cell.preset for cell in found):
+            click.echo(f"preset {used}: {PRESETS[used].about}")
         return 0
     if figure:
         from birdinv.reproduce.figures import write_figures

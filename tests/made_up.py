@@ -58,7 +58,7 @@ def write_result(
             "confusion": [],
             "curve": curves[seed] if curves else curve_of(points, level=accuracy / 2),
         }
-        add_seed(result, entry, f"hash{seed}", path)
+        result = add_seed(cell, result, entry, split_hash=f"hash{seed}", sizes={}, path=path)
     return result
 
 

@@ -129,7 +129,7 @@ def test_below_a_table_is_what_was_not_as_in_the_paper_and_what_it_ran_on(tmp_pa
     write_result(other, tmp_path, [0.9], changes={"device": "cuda:0", "versions": {"torch": "3"}})
     text = write_readme(tmp_path).read_text("utf-8")
     (deviations,) = [line for line in text.splitlines() if line.startswith("- Deviations")]
-    assert "1 epoch; balance (kappa = " in deviations
+    assert "1 epoch; 5000 training images set apart" in deviations
     assert deviations.endswith("In: smallcnn-mean, smallcnn-max (50 labels, few-labels, cpu).")
     assert "- Devices: cpu, cuda:0." in text
     assert "- Versions: torch 2.9 and 3." in text
@@ -168,6 +168,9 @@ def seed(**changes):
         pytest.param(seed(test_accuracy=float("nan")), id="nan"),
         pytest.param(seed(test_accuracy=True), id="true"),
         pytest.param(seed(valid_accuracy="high"), id="a word"),
+        pytest.param(seed(seconds="long"), id="a time that is text"),
+        pytest.param(change(split_hash=None), id="no hashes"),
+        pytest.param(change(config=[]), id="no settings"),
     ],
 )
 def test_a_damaged_file_is_named_and_its_cell_counts_as_not_run(damage, tmp_path):
@@ -196,7 +199,7 @@ def test_a_foreign_file_is_named_and_what_lies_outside_of_the_tables_is_nobodys_
 
 def test_no_text_of_a_file_gets_out_of_its_line(tmp_path):
     evil = "a | b\n# Head\r\n<script>x</script> [l](http://x) `c` \u2028 ![i](y)"
-    changes = {"device": evil, "deviations": [evil, 7], "versions": {evil: [evil]}}
+    changes = {"device": evil, "deviations": [evil, 7], "versions": {evil: [evil], "torch": "2"}}
     write_result(cell_of(*MEAN), tmp_path, [0.9], changes=changes)
     odd = tmp_path / "ms-table3" / "x|<b>`.json"
     odd.parent.mkdir()
@@ -241,7 +244,8 @@ def test_every_command_in_it_is_understood_and_is_for_its_cell(tmp_path):
         shown = CliRunner().invoke(reproduce, [*arguments, "--list"])
         assert shown.exit_code == 0, (each, shown.output)
         if each in of_cells:
-            (line,) = shown.output.splitlines()
+            line, about = shown.output.splitlines()
+            assert about.startswith("preset ")
             listed.add((arguments[0], line.split(":")[0]))
     assert len(listed) == len(of_cells)
     assert ("inv-table2", cell_of(*MEAN, preset="inv-mnist").name) in listed

@@ -6,19 +6,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from small import write_classes
 from test_image_training import make_task, pictures
 
-from birdinv.errors import BirdinvError, Interrupted
+from birdinv.errors import BirdinvError, Interrupted, SettingError
 from birdinv.networks import build
 from birdinv.progress import Progress
 from birdinv.reproduce import running
 from birdinv.reproduce.cells import all_cells, cells
 from birdinv.reproduce.presets import PRESETS
-from birdinv.reproduce.results import load_result
+from birdinv.reproduce.results import add_seed, begin_result, load_result
 from birdinv.reproduce.tables import BUDGETS, TABLES
 from birdinv.training import scoring
 from birdinv.training.images import ImageSamples
@@ -54,10 +56,12 @@ def pictures_for_mnist(monkeypatch):
     return looks
 
 
+CELL = cells("inv-table2", rows=["smallcnn-mean"], budget="smoke")[0]
+
+
 def run(folder: Path, seeds: list[int], **more: object) -> dict:
-    cell = cells("inv-table2", rows=["smallcnn-mean"], budget="smoke")[0]
     places = {"root": folder, "results": folder / "results", "runs": folder / "runs"}
-    return running.run_cell(cell, seeds, **places, device="cpu", **more)
+    return running.run_cell(CELL, seeds, **places, device="cpu", **more)
 
 
 def numbers(result: dict) -> dict:
@@ -75,7 +79,8 @@ def numbers(result: dict) -> dict:
 def test_a_result_tells_a_stranger_what_was_run(tmp_path, pictures_for_mnist):
     result = run(tmp_path, [1, 0])
     file = tmp_path / "results/inv-table2/mnist-50/smallcnn-mean.few-labels.smoke.json"
-    assert json.loads(file.read_text()) == result == load_result(file)
+    assert json.loads(file.read_text()) == result
+    assert load_result(CELL, file) == result
     for key, value in {
         "dataset": "mnist",
         "labels": 50,
@@ -139,8 +144,13 @@ class Stop(Progress):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_an_interrupted_cell_goes_on(tmp_path, pictures_for_mnist, monkeypatch):
-    monkeypatch.setitem(TABLES["inv-table2"].epochs, "smoke", 1.0)  # 2 steps would be too few
+@pytest.fixture
+def longer(monkeypatch):
+    """More than the one step that is smoke, so that there is something to interrupt."""
+    monkeypatch.setitem(TABLES["inv-table2"].epochs, "smoke", 1.0)
+
+
+def test_an_interrupted_cell_goes_on(tmp_path, pictures_for_mnist, longer, monkeypatch):
     expected = run(tmp_path / "whole", [0])
     with pytest.raises(Interrupted):
         run(tmp_path, [0], progress=lambda text: Stop(1))
@@ -154,6 +164,31 @@ def test_an_interrupted_cell_goes_on(tmp_path, pictures_for_mnist, monkeypatch):
     assert resumed == [True]
 
 
+def test_an_interrupted_cell_says_how_to_go_on(tmp_path, pictures_for_mnist, longer):
+    with pytest.raises(Interrupted, match=r"seed 0: interrupted; .* the same command goes on"):
+        run(tmp_path, [0], progress=lambda text: Stop(1))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("config", {}), ("versions", {}), ("device", "cuda:0"), ("outcome", "failed"), ("draw", 7)],
+)
+def test_a_run_that_is_not_the_same_is_begun_anew(
+    tmp_path, pictures_for_mnist, longer, monkeypatch, key, value
+):
+    expected = run(tmp_path / "whole", [0])
+    with pytest.raises(Interrupted):
+        run(tmp_path, [0], progress=lambda text: Stop(1))
+    (file,) = (tmp_path / "runs").rglob("run.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    resumed = []
+    train = running.train_task
+    monkeypatch.setattr(
+        running, "train_task", lambda *a, **k: resumed.append(k["resume"]) or train(*a, **k)
+    )
+    assert numbers(run(tmp_path, [0])) == numbers(expected) and resumed == [False]
+
+
 def test_results_of_other_settings_are_not_mixed(tmp_path, pictures_for_mnist):
     run(tmp_path, [0])
     with pytest.raises(BirdinvError, match=r"made with other settings \(threads\); delete it"):
@@ -161,11 +196,42 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, pictures_for_mnist):
 
 
 @pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [({"device": "cuda:0"}, "device cuda:0"), ({"versions": {"torch": "1.0"}}, "torch 1.0")],
+)
+def test_seeds_of_other_devices_and_libraries_are_not_mixed(
+    tmp_path, pictures_for_mnist, changes, sentence
+):
+    run(tmp_path, [0])
+    file = CELL.file(tmp_path / "results")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(BirdinvError, match=f"made with other settings .*{sentence}"):
+        run(tmp_path, [1])
+
+
+def test_two_processes_on_one_cell_keep_each_others_seeds(tmp_path):
+    path = CELL.file(tmp_path)
+    first, second = (begin_result(CELL, CELL.config(0), "cpu", path) for _ in range(2))
+    for begun, seed in ((first, 1), (second, 0)):
+        entry = {"seed": seed, "valid_accuracy": 0.5, "test_accuracy": 0.5, "seconds": 2.0}
+        add_seed(CELL, begun, entry, split_hash=f"hash {seed}", sizes={}, path=path)
+    result = load_result(CELL, path)
+    assert [each["seed"] for each in result["seeds"]] == [0, 1] and result["seconds"] == 4
+    assert result["split_hash"] == {"0": "hash 0", "1": "hash 1"}
+
+
+def test_seeds_without_a_draw_are_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(SettingError, match="asks for seed 10, and there are 10 draws"):
+        run(tmp_path, [0, 10])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("damage", "sentence"),
     [
         ("{", "is not JSON"),
         ("{}", "is no result of this version"),
-        ('{"format": "birdinv-cell", "version": 1, "seeds": [{}]}', "holds no list of seeds"),
+        ('{"format": "birdinv-cell", "version": 1, "seeds": [{}]}', "the result of another cell"),
     ],
 )
 def test_a_damaged_result_is_said(tmp_path, damage, sentence, pictures_for_mnist):
@@ -188,6 +254,11 @@ def test_a_damaged_result_is_said(tmp_path, damage, sentence, pictures_for_mnist
         (("inv-table2", {"budget": "huge"}), "no budget called 'huge'; known are smoke, cpu"),
         (("ms-table2", {"dataset": "svhn_smal"}), "did you mean svhn_small"),
         (("inv-table2", {"preset": "inv-mnits"}), "did you mean inv-mnist"),
+        (("inv-table2", {"labels": [50, 51]}), "no cell of 51 labels there; give 50, 1000"),
+        (
+            ("inv-table2", {"rows": ["smallcnn-mean-supervised"], "preset": "inv-mnist"}),
+            "smallcnn-mean-supervised is trained by the preset inv-supervised alone",
+        ),
     ],
 )
 def test_what_is_not_known_is_told_the_nearest(asked, sentence):
@@ -238,7 +309,8 @@ def test_the_paper_presets_are_the_protocols_of_the_papers():
     ms = cells("ms-table3", rows=["cnn-gamma"], labels=[4000], budget="paper")[0]
     config = ms.config(0)
     assert (config.learning_rate, config.schedule, config.epochs) == (0.002, "halved", 400)
-    assert config.batch_size == 50 and config.objective == "global" and not ms.deviations
+    assert config.batch_size == 50 and config.objective == "global"
+    assert [words.split()[0] for words in ms.deviations] == ["5000", "initial"]
     assert ms.published == 74.81
     stand_in = cells("ms-table2", rows=["cnn-gamma"], dataset="svhn_small", budget="paper")[0]
     assert stand_in.published is None and stand_in.labels == 100
@@ -258,26 +330,18 @@ def test_the_command_runs_a_cell_of_real_data(tmp_path):
     assert "not run" in readme and "svhn_small" in readme
 
 
-def test_recordings_take_the_same_way(tmp_path):
-    from small import write_classes
-
+def test_recordings_take_the_same_way(tmp_path, monkeypatch):
     write_classes(tmp_path / "bird_kenya6", 6)
-    found = cells("inv-figure2", rows=["alpha0.7-beta0.3"], dataset="bird_kenya6", budget="smoke")
-    result = running.run_cell(
-        found[0],
-        [0],
-        root=tmp_path,
-        results=tmp_path / "results",
-        runs=tmp_path / "runs",
-        device="cpu",
-    )
+    (cell,) = cells("inv-figure2", rows=["alpha0.7-beta0.3"], dataset="bird_kenya6", budget="smoke")
+    places = {"root": tmp_path, "results": tmp_path / "results", "runs": tmp_path / "runs"}
+    with pytest.raises(BirdinvError, match="bird_kenya6 is not whole in"):
+        running.run_cell(cell, [0], **places, device="cpu")
+    whole = SimpleNamespace(whole=True, folder=tmp_path / "bird_kenya6")
+    monkeypatch.setattr(running, "check", lambda name, root: whole)
+    result = running.run_cell(cell, [0], **places, device="cpu")
     assert result["labels"] is None and 0 <= result["seeds"][0]["test_accuracy"] <= 1
-    with pytest.raises(BirdinvError, match="bird10 is needed; `birdinv data prepare bird10"):
-        running.run_cell(
-            cells("inv-figure2", budget="smoke")[0],
-            [0],
-            root=tmp_path,
-            results=tmp_path / "results",
-            runs=tmp_path / "runs",
-            device="cpu",
-        )
+    write_classes(tmp_path / "bird_kenya6", 7)  # other recordings: another store
+    cell.file(tmp_path / "results").unlink()
+    again = running.run_cell(cell, [0], **places, device="cpu")
+    assert len(list((tmp_path / "runs" / "stores").iterdir())) == 2
+    assert again["split_hash"] != result["split_hash"]

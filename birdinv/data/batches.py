@@ -158,6 +158,7 @@ class TrainingBatches:
         sets = [samples for samples in (labelled, unlabelled) if samples is not None]
         sets = [samples for samples in sets if len(samples)]
         self._each = batch_size // len(sets)
+        self._whole = self._each * len(sets)
         self._parts = [
             (samples, EndlessShuffle(len(samples), seed, stream))
             for stream, samples in enumerate(sets[:1] if labelled_only else sets)
@@ -174,8 +175,8 @@ class TrainingBatches:
         y = torch.cat([samples.classes(which) for samples, which in picked])
         if self._translate:
             rng = np.random.default_rng([self._seed, TRANSLATIONS, step])
-            moves = rng.integers(-self._translate, self._translate + 1, (2, len(x)))
-            x = translated(x, torch.from_numpy(moves))
+            moves = rng.integers(-self._translate, self._translate + 1, (2, self._whole))
+            x = translated(x, torch.from_numpy(moves[:, : len(x)]))
         return x, y
 
 

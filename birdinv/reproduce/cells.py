@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from birdinv.data.manifests import load_manifest
 from birdinv.errors import BirdinvError
 from birdinv.reproduce.presets import PRESETS
 from birdinv.reproduce.tables import BUDGETS, TABLES, Row, Table
@@ -53,13 +54,21 @@ class Cell:
     @property
     def deviations(self) -> tuple[str, ...]:
         """What is not as in the paper, in words."""
-        stand_in = (
-            (f"{self.dataset} in place of {self.table.dataset}",)
-            if self.dataset != self.table.dataset
-            else ()
-        )
-        shorter = (self.duration,) if self.budget != "paper" else ()
-        return (*stand_in, *shorter, *PRESETS[self.preset].deviations)
+        words = []
+        if self.dataset != self.table.dataset:
+            words.append(f"{self.dataset} in place of {self.table.dataset}")
+        if self.budget != "paper":
+            words.append(self.duration)
+        elif self.table.name == "inv-table2":
+            words.append(f"{self.duration}, of which INV states no number")
+        manifest = load_manifest(self.dataset)
+        if manifest.valid:
+            words.append(f"{manifest.valid} training images set apart to choose the epoch on")
+        if manifest.kind == "images":
+            words.append("initial weights of He et al., where SPL has Glorot's")
+        if self.row.settings.get("options", {}).get("pooling") == "inhibitor":
+            words.append("inhibitor connections as we construct them, as no paper defines them")
+        return (*words, *PRESETS[self.preset].deviations)
 
     def file(self, results: Path) -> Path:
         """Where its result lies."""
@@ -91,23 +100,27 @@ def cells(
     table = TABLES[_known(name, TABLES, "table")]
     budget = _known(budget, BUDGETS, "budget")
     by_name = {row.name: row for row in table.rows}
-    picked = [by_name[_known(row, by_name, f"row of {name}")] for row in rows] or table.rows
+    names = dict.fromkeys(_known(row, by_name, f"row of {name}") for row in rows)
+    picked = [by_name[row] for row in names] or table.rows
     datasets = table.datasets
     dataset = table.dataset if dataset is None else _known(dataset, datasets, f"data set of {name}")
     if preset is not None:
         preset = _known(preset, table.presets, f"preset of {name}")
-    found = [
+    sizes = dict.fromkeys(n for row in picked for n in table.labels(row, dataset))
+    if unknown := [n for n in labels if n not in sizes]:
+        asked, have = (", ".join(map(_number, some)) for some in (unknown, sizes))
+        raise BirdinvError(f"{name} has no cell of {asked} labels there; give {have}")
+    if fixed := [row for row in picked if rows and preset and row.preset not in (None, preset)]:
+        raise BirdinvError(
+            f"the row {fixed[0].name} is trained by the preset {fixed[0].preset} alone; leave "
+            "--preset out"
+        )
+    return [
         Cell(table, row, dataset, n, row.preset or preset or table.presets[0], budget)
         for row in picked
         for n in table.labels(row, dataset)
         if not labels or n in labels
     ]
-    if not found:
-        sizes = dict.fromkeys(n for row in picked for n in table.labels(row, dataset))
-        have = ", ".join("all" if n is None else str(n) for n in sizes)
-        asked = ", ".join("all" if n is None else str(n) for n in labels)
-        raise BirdinvError(f"{name} has no cell of {asked} labels there; give {have}")
-    return found
 
 
 def all_cells(table: Table) -> Iterator[Cell]:
@@ -118,6 +131,10 @@ def all_cells(table: Table) -> Iterator[Cell]:
                 for preset in (row.preset,) if row.preset else table.presets:
                     for budget in BUDGETS:
                         yield Cell(table, row, dataset, labels, preset, budget)
+
+
+def _number(labels: int | None) -> str:
+    return "all" if labels is None else str(labels)
 
 
 def _known(name: str, known: Sequence[str] | Any, what: str) -> str:

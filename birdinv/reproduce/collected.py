@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from birdinv.errors import BirdinvError
 from birdinv.reproduce.cells import Cell, all_cells
-from birdinv.reproduce.results import load_result
+from birdinv.reproduce.results import is_number, load_result
 from birdinv.reproduce.tables import Table
 
 
@@ -71,21 +70,7 @@ def load_cell(cell: Cell, results: Path) -> Found:
     Raises:
         BirdinvError: its file is missing, damaged, or of another cell.
     """
-    path = cell.file(results)
-    result = load_result(path)
-    said = [result.get(key) for key in ("table", "row", "dataset", "labels", "preset", "budget")]
-    names = [cell.table.name, cell.row.name, cell.dataset, cell.labels, cell.preset, cell.budget]
-    if said != names:
-        raise BirdinvError(f"{path} says that it is the result of another cell; was it moved?")
-    seeds = [each["seed"] for each in result["seeds"]]
-    whole = all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not seeds or not whole or seeds != sorted(set(seeds)):
-        raise BirdinvError(f"{path} has no seeds, or not each of them once and in order")
-    for each in result["seeds"]:
-        valid, test = each["valid_accuracy"], each["test_accuracy"]
-        if not _is_fraction(test) or not (valid is None or _is_fraction(valid)):
-            raise BirdinvError(f"{path} has an accuracy of seed {each['seed']} outside 0 to 1")
-    return Found(cell, result)
+    return Found(cell, load_result(cell, cell.file(results)))
 
 
 def at_hand(cells: Sequence[Cell], results: Path) -> list[Found]:
@@ -142,14 +127,3 @@ def command(cell: Cell, seeds: Sequence[int] = (0,)) -> str:
     if cell.dataset != cell.table.dataset:
         parts += ["--dataset", cell.dataset]
     return " ".join(parts)
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a finite number of JSON; one that no float holds is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) <= sys.float_info.max
-
-
-def _is_fraction(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 1

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from birdinv.reproduce.cells import Cell
-from birdinv.reproduce.collected import Found, is_number, ranges
+from birdinv.reproduce.collected import Found, ranges
+from birdinv.reproduce.results import is_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,6 +13,7 @@ from torch import Tensor
 from birdinv.data.images import read_images
 from birdinv.data.manifests import data_root
 from birdinv.errors import BirdinvError
+from birdinv.files import read_json
 from birdinv.inversion import reconstruct
 from birdinv.networks.layers import normalise
 from birdinv.networks.saved import load_model
@@ -52,13 +53,20 @@ def reconstruction_figures(
 
 
 def kept_model(cell: Cell, runs: Path) -> Path | None:
-    """The folder of the model of the lowest seed of a cell, None where none is kept."""
+    """The folder of the model of the lowest seed of a cell, None where none is kept.
+
+    A run of settings that the cell has no more is passed over.
+    """
     found = {
         int(number): folder
         for folder in (runs / cell.table.name / cell.name).glob("seed-*/model")
         if (number := folder.parent.name.removeprefix("seed-")).isdecimal()
     }
-    return found[min(found)] if found else None
+    for seed, folder in sorted(found.items()):
+        config = read_json(folder.parent / "run.json", "a run")["config"]
+        if config == {**cell.config(seed).to_dict(), "threads": config.get("threads")}:
+            return folder
+    return None
 
 
 def _images(dataset: str, root: Path) -> Tensor:

@@ -18,11 +18,11 @@ from birdinv.reproduce.collected import (
     collect,
     command,
     in_unit,
-    is_number,
     mean_std,
     published,
     ranges,
 )
+from birdinv.reproduce.results import is_number
 from birdinv.reproduce.tables import TABLES, Table
 
 _COLUMNS = 80  # of a terminal

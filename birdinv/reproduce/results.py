@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from birdinv.errors import BirdinvError
 from birdinv.files import read_json, write_json
@@ -14,11 +16,11 @@ from birdinv.training.record import library_versions
 FORMAT, VERSION = "birdinv-cell", 1
 
 
-def load_result(path: Path) -> dict[str, Any]:
-    """The result in a file.
+def load_result(cell: Cell, path: Path) -> dict[str, Any]:
+    """The result of a cell.
 
     Raises:
-        BirdinvError: it is damaged, or is no result.
+        BirdinvError: the file is missing, damaged, no result, or of another cell.
     """
     result = read_json(path, "a result written by `birdinv reproduce`")
     if (result.get("format"), result.get("version")) != (FORMAT, VERSION):
@@ -26,13 +28,24 @@ def load_result(path: Path) -> dict[str, Any]:
             f"{path} is no result of this version of `birdinv reproduce`; delete it and run the "
             "cell again"
         )
-    seeds = result.get("seeds")
-    whole = isinstance(seeds, list) and all(
-        isinstance(seed, dict) and {"seed", "valid_accuracy", "test_accuracy"} <= seed.keys()
-        for seed in seeds
-    )
-    if not whole:
+    if {key: result.get(key) for key in _names(cell)} != _names(cell):
+        raise BirdinvError(f"{path} says that it is the result of another cell; was it moved?")
+    seeds, hashes = result.get("seeds"), result.get("split_hash")
+    config, versions = result.get("config"), result.get("versions")
+    parts = isinstance(config, dict) and isinstance(versions, dict) and isinstance(hashes, dict)
+    if not parts or not isinstance(seeds, list) or not all(isinstance(s, dict) for s in seeds):
+        raise BirdinvError(f"{path} is damaged; delete it and run the cell again")
+    numbers = [each.get("seed") for each in seeds]
+    if not seeds or not all(type(n) is int and n >= 0 for n in numbers):
         raise BirdinvError(f"{path} holds no list of seeds; delete it and run the cell again")
+    if numbers != sorted(set(numbers)):
+        raise BirdinvError(f"{path} has a seed twice, or not in order; delete it and run it again")
+    for each in seeds:
+        valid, test = each.get("valid_accuracy"), each.get("test_accuracy")
+        if not _is_fraction(test) or not (valid is None or _is_fraction(valid)):
+            raise BirdinvError(f"{path} has an accuracy of seed {each['seed']} outside 0 to 1")
+        if not is_number(each.get("seconds")):
+            raise BirdinvError(f"{path} does not say how long seed {each['seed']} took")
     return result
 
 
@@ -40,31 +53,17 @@ def begin_result(cell: Cell, config: TrainConfig, device: str, path: Path) -> di
     """The result of a cell as it stands: what its file holds, or one without any seed.
 
     Raises:
-        BirdinvError: the file was made with other settings.
+        BirdinvError: the file is damaged, or was made with other settings, another torch, another
+            birdinv or on another kind of device: its seeds and new ones would not compare.
     """
-    settings = {key: value for key, value in config.to_dict().items() if key != "seed"}
-    if path.exists():
-        result = load_result(path)
-        old = result.get("config", {})
-        changed = sorted(k for k in {*old, *settings} if old.get(k) != settings.get(k))
-        if changed:
-            raise BirdinvError(
-                f"{path} was made with other settings ({', '.join(changed)}); delete it, or give "
-                "another folder with --results"
-            )
-        return result
-    return {
+    fresh = {
         "format": FORMAT,
         "version": VERSION,
-        "table": cell.table.name,
-        "row": cell.row.name,
-        "preset": cell.preset,
-        "budget": cell.budget,
-        "dataset": cell.dataset,
-        "labels": cell.labels,
+        **_names(cell),
         "network": config.network,
         "objective": config.objective,
-        "config": settings,
+        "sizes": {},
+        "config": _settings(config),
         "deviations": list(cell.deviations),
         "split_hash": {},
         "versions": library_versions(),
@@ -72,13 +71,78 @@ def begin_result(cell: Cell, config: TrainConfig, device: str, path: Path) -> di
         "seconds": 0.0,
         "seeds": [],
     }
-
-
-def add_seed(result: dict[str, Any], seed: dict[str, Any], split_hash: str, path: Path) -> None:
-    """Takes one more seed into a result and writes the file, whole or not at all."""
-    result["seeds"] = sorted([*result["seeds"], seed], key=lambda each: each["seed"])
-    result["split_hash"] = dict(
-        sorted({**result["split_hash"], str(seed["seed"]): split_hash}.items())
+    if not path.exists():
+        return fresh
+    result = load_result(cell, path)
+    changed = sorted(
+        key
+        for key in {*result["config"], *fresh["config"]}
+        if result["config"].get(key) != fresh["config"].get(key)
     )
+    for library in ("birdinv", "torch"):
+        if result["versions"].get(library) != fresh["versions"][library]:
+            changed.append(f"{library} {result['versions'].get(library)}")
+    if str(result.get("device")).partition(":")[0] != device.partition(":")[0]:
+        changed.append(f"device {result.get('device')}")
+    if changed:
+        raise BirdinvError(
+            f"{path} was made with other settings ({', '.join(changed)}); delete it, or give "
+            "another folder with --results"
+        )
+    return result
+
+
+def add_seed(
+    cell: Cell,
+    begun: Mapping[str, Any],
+    seed: Mapping[str, Any],
+    *,
+    split_hash: str,
+    sizes: Mapping[str, Any],
+    path: Path,
+) -> dict[str, Any]:
+    """A result with one more seed, written whole or not at all.
+
+    The file is read once more before: another process may have added seeds of its own meanwhile.
+
+    Args:
+        begun: what `begin_result` gave.
+        sizes: all options of the network, also those that are its own defaults.
+    """
+    result = load_result(cell, path) if path.exists() else dict(begun)
+    others = [each for each in result["seeds"] if each["seed"] != seed["seed"]]
+    result["seeds"] = sorted([*others, dict(seed)], key=lambda each: each["seed"])
+    hashes = {**result["split_hash"], str(seed["seed"]): split_hash}
+    result["split_hash"] = dict(sorted(hashes.items(), key=lambda pair: int(pair[0])))
+    result["sizes"] = dict(sizes)
     result["seconds"] = round(sum(each["seconds"] for each in result["seeds"]), 1)
     write_json(path, result)
+    return result
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a finite number of JSON; one that no float holds is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
+
+
+def _is_fraction(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
+
+
+def _names(cell: Cell) -> dict[str, Any]:
+    return {
+        "table": cell.table.name,
+        "row": cell.row.name,
+        "preset": cell.preset,
+        "budget": cell.budget,
+        "dataset": cell.dataset,
+        "labels": cell.labels,
+    }
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """All settings but the seed, and but those that the objective has no use for."""
+    unused = {"seed"} if config.objective == "weighted" else {"seed", "alpha", "beta"}
+    return {key: value for key, value in config.to_dict().items() if key not in unused}

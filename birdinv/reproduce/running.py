@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from birdinv.audio.store import Store
+from birdinv.data.checks import check
 from birdinv.data.manifests import load_manifest
+from birdinv.data.rank_lists import DRAWS
 from birdinv.data.segmenting import SegmentSettings, segment
-from birdinv.errors import BirdinvError
+from birdinv.errors import BirdinvError, Interrupted, SettingError
 from birdinv.files import read_csv, read_json
 from birdinv.progress import Progress
 from birdinv.reproduce.cells import Cell
 from birdinv.reproduce.results import add_seed, begin_result
+from birdinv.training.config import TrainConfig
+from birdinv.training.epochs import ERROR
 from birdinv.training.images import images_task
 from birdinv.training.learner import choose_device
 from birdinv.training.loop import train_task
 from birdinv.training.partition import partition
+from birdinv.training.record import library_versions
 from birdinv.training.recordings import recordings_task
 from birdinv.training.scoring import evaluate_run
 from birdinv.training.task import Task
@@ -28,7 +34,7 @@ CURVE = ("epoch", "cross_entropy", "entropy", "train_accuracy", "valid_accuracy"
 
 def run_cell(
     cell: Cell,
-    seeds: Iterable[int],
+    seeds: Sequence[int],
     *,
     root: Path,
     results: Path,
@@ -42,7 +48,8 @@ def run_cell(
 
     Seed s takes the s-th draw of labels (of recordings: the s-th split) and the s-th initial
     weights. What is published is the file in `results`; the numbers of a seed come from training
-    it here and now. A run that was interrupted goes on, which ends as if it had not been.
+    it here and now. A run that was interrupted goes on, which ends as if it had not been; one of
+    other settings, data, versions or device is begun anew.
 
     Args:
         root: the folder of the data sets, or that of this one.
@@ -51,8 +58,15 @@ def run_cell(
 
     Raises:
         Interrupted: on Ctrl-C; the state is saved.
+        SettingError: a seed that no draw of labels belongs to.
         BirdinvError: the data is not at hand, or a result of other settings is in the way.
     """
+    images = load_manifest(cell.dataset).kind == "images"
+    if images and cell.labels is not None and max(seeds) >= DRAWS:
+        raise SettingError(
+            f"--seeds asks for seed {max(seeds)}, and there are {DRAWS} draws of labels; give "
+            f"seeds from 0 to {DRAWS - 1}"
+        )
     place = str(choose_device(device))
     path = cell.file(results)
     result = begin_result(cell, cell.config(0, threads=threads), place, path)
@@ -62,8 +76,12 @@ def run_cell(
             continue
         config = cell.config(seed, threads=threads)
         run = runs / cell.table.name / cell.name / f"seed-{seed}"
-        task = _task(cell, seed, root, runs)
-        resume = _is_begun(run)
+        task = (
+            images_task(cell.dataset, root, cell.labels, seed)
+            if images
+            else _recordings(cell.dataset, root, runs, seed)
+        )
+        resume = _can_go_on(run, task, config, place)
         if not resume:
             shutil.rmtree(run, ignore_errors=True)
         bar = progress(f"{cell.row.name}, seed {seed}") if progress else None
@@ -71,38 +89,59 @@ def run_cell(
             trained = train_task(
                 task, run, config, device=device, resume=resume, command=command, progress=bar
             )
+        except Interrupted as stop:
+            raise Interrupted(
+                f"{cell.row.name}, seed {seed}: interrupted; the state is saved, and the same "
+                "command goes on"
+            ) from stop
         finally:
             if bar is not None:
                 bar.close()
         (run / "last.pt").unlink(missing_ok=True)
         best = trained.rows[trained.best_row - 1]
         # The only time that anything of the test set is read.
-        test = evaluate_run(run, split="test", root=_root_of_images(cell, root), resamples=0)
-        seconds = sum(float(row["seconds"]) for row in trained.rows)
+        test = evaluate_run(run, split="test", root=root if images else None, resamples=0)
         entry = {
             "seed": seed,
             "valid_accuracy": float(best["valid_accuracy"]) if best["valid_accuracy"] else None,
             "test_accuracy": round(test.segment_accuracy, 6),
             "epoch": float(best["epoch"]),
-            "seconds": round(seconds, 1),
+            "seconds": round(sum(float(row["seconds"]) for row in trained.rows), 1),
             "confusion": test.confusion_matrix["segments"],
             "curve": _curve(run),
         }
-        add_seed(result, entry, str(task.identity["split_hash"]), path)
+        result = add_seed(
+            cell,
+            result,
+            entry,
+            split_hash=str(task.identity["split_hash"]),
+            sizes=read_json(run / "model" / "model.json", "a model")["sizes"],
+            path=path,
+        )
     return result
 
 
-def _is_begun(run: Path) -> bool:
-    """Whether there is an unfinished run to go on with."""
+def _can_go_on(run: Path, task: Task, config: TrainConfig, device: str) -> bool:
+    """Whether there is an interrupted run that is the same in all that its numbers depend on."""
     if not (run / "run.json").exists() or not (run / "last.pt").exists():
         return False
-    return read_json(run / "run.json", "a run").get("outcome") != "finished"
+    info = read_json(run / "run.json", "a run")
+    same = {
+        "config": config.to_dict(),
+        "versions": library_versions(),
+        "device": device,
+        **task.identity,
+    }
+    # "running" is the last word of a run that was killed.
+    return info.get("outcome") in ("interrupted", "running") and all(
+        info.get(key) == value for key, value in same.items()
+    )
 
 
 def _curve(run: Path) -> list[dict[str, float]]:
     """The validations of a run: losses, accuracies and layer errors by epoch."""
     _, rows = read_csv(run / "metrics.csv")
-    wanted = [*CURVE, *(name for name in rows[0] if name.startswith("valid_reconstruction_"))]
+    wanted = [*CURVE, *(name for name in rows[0] if name.startswith(ERROR))]
     total = 0.0
     curve = []
     for row in rows:
@@ -112,22 +151,19 @@ def _curve(run: Path) -> list[dict[str, float]]:
     return curve
 
 
-def _task(cell: Cell, seed: int, root: Path, runs: Path) -> Task:
-    manifest = load_manifest(cell.dataset)
-    if manifest.kind == "images":
-        return images_task(cell.dataset, root, cell.labels, seed)
-    folder = root / cell.dataset
-    if not folder.is_dir():
-        raise BirdinvError(
-            f"{folder} is not there, and {cell.dataset} is needed; `birdinv data prepare "
-            f"{cell.dataset} --root {root}` says how to get it"
-        )
-    store = runs / "stores" / f"{cell.dataset}-{seed}"
+def _recordings(dataset: str, root: Path, runs: Path, seed: int) -> Task:
+    """The recordings of a data set, whole, in a store of their own."""
+    found = check(dataset, root)
+    if not found.whole:
+        raise BirdinvError(found.sentence)
+    files = sorted(
+        (path.relative_to(found.folder).as_posix(), path.stat().st_size)
+        for path in found.folder.rglob("*")
+        if path.is_file()
+    )
+    version = hashlib.sha256(repr(files).encode()).hexdigest()[:12]
+    store = runs / "stores" / f"{dataset}-{version}-{seed}"
     if not store.exists():
-        segment([folder], store, SegmentSettings(seed=seed))
+        segment([found.folder], store, SegmentSettings(seed=seed))
     opened = Store(store)
     return recordings_task(opened, partition(opened, None, seed))
-
-
-def _root_of_images(cell: Cell, root: Path) -> Path | None:
-    return root if load_manifest(cell.dataset).kind == "images" else None
