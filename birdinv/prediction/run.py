@@ -145,6 +145,10 @@ def predict(
         outcome = "finished"
     except KeyboardInterrupt:
         outcome = "interrupted"
+        listed = {result.file for result in results}
+        for source in sources.found:  # one that was written, and stopped before it was counted
+            if source.name not in listed:
+                _table_path(output, source.name).unlink(missing_ok=True)
         raise Interrupted(
             f"interrupted; the tables of the {len(results)} files done so far are in {output}"
         ) from None
