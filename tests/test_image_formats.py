@@ -230,6 +230,16 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
         read(small.manifest("npz", COLOUR, 12, ["train.npz"]), tmp_path)
 
 
+def test_a_mat_that_holds_an_array_twice_is_refused(tmp_path: Path) -> None:
+    pixels, labels = small.images(COLOUR, 12)
+    files = small.write_mat(tmp_path, pixels, labels)
+    path = tmp_path / files[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[128:])  # the arrays once more behind the header and the arrays
+    with pytest.raises(BirdinvError, match="holds an array twice"):
+        read(small.manifest("mat", COLOUR, 12, files), tmp_path)
+
+
 def test_a_mat_of_other_things_says_which(tmp_path: Path) -> None:
     from scipy import io as mat
 

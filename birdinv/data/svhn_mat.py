@@ -34,11 +34,14 @@ def read_mat(
     try:
         _bounded(path, count * (channels * height * width + 8) + SPARE)
         with open(path, "rb") as file:  # by its name SciPy would also try it with .mat behind
-            inside = {name: (tuple(shape), kind) for name, shape, kind in io.whosmat(file)}
+            listed = io.whosmat(file)
+            inside = {name: (tuple(shape), kind) for name, shape, kind in listed}
+            if len(inside) < len(listed):  # which of the two would be read?
+                raise refusal(path, "holds an array twice", wanted, manifest)
             for name, shape in shapes.items():
                 if name not in inside:
-                    listed = ", ".join(sorted(inside)) or "nothing"
-                    raise refusal(path, f"holds {listed} but no {name}", wanted, manifest)
+                    names = ", ".join(sorted(inside)) or "nothing"
+                    raise refusal(path, f"holds {names} but no {name}", wanted, manifest)
                 found, kind = inside[name]
                 if found != shape or kind not in (
                     ("uint8",) if name == "X" else ("uint8", "double")
