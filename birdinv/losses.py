@@ -121,7 +121,7 @@ class ParameterFreeObjective(Objective):
         if scale not in ("global", "multiscale", None):
             raise ValueError(f"scale is {scale!r}; expected 'global', 'multiscale' or None")
         if scale != "multiscale" and layers:
-            raise ValueError("the multiscale objective alone reconstructs layers: leave them out")
+            raise ValueError(f"with scale={scale!r} no layer is reconstructed: leave layers out")
         _check_layers(layers)
         self.scale, self.entropy, self.layers = scale, entropy, layers
 

@@ -520,11 +520,11 @@ def test_an_objective_without_a_weight_is_zero_with_gradients_of_zero():
         (lambda: WeightedObjective(0, 0, balance=-1.0), "kappa is -1.0; expected a number of at"),
         (
             lambda: ParameterFreeObjective("local"),
-            "scale is 'local'; expected 'global' or 'multiscale'",
+            "scale is 'local'; expected 'global', 'multiscale' or None",
         ),
         (
             lambda: ParameterFreeObjective("global", layers=["0"]),
-            "the global objective reconstructs the input alone: leave layers out",
+            "with scale='global' no layer is reconstructed: leave layers out",
         ),
         (
             lambda: ParameterFreeObjective("multiscale", layers="block1"),
@@ -551,6 +551,27 @@ def test_an_objective_without_a_weight_is_zero_with_gradients_of_zero():
 def test_bad_settings_are_refused_with_a_sentence(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("scale", [None, "global", "multiscale"])
+@pytest.mark.parametrize("entropy", [True, False])
+def test_an_ablation_is_the_sum_of_the_terms_it_has(scale, entropy):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.LeakyReLU(0.1), nn.Linear(6, 3)).double()
+    x, y = torch.randn(4, 5, dtype=torch.float64), torch.tensor([2, -1, 0, -1])
+    layers = ["1"] if scale == "multiscale" else None
+    whole = ParameterFreeObjective("multiscale", layers=["1"])(model, x, y)
+    terms = ParameterFreeObjective(scale, entropy=entropy, layers=layers)(model, x, y)
+    expected = whole.cross_entropy / math.log(3)
+    if entropy:
+        expected = expected + whole.entropy / math.log(3)
+    if scale == "global":
+        expected = expected + whole.levels["input"]
+    if scale == "multiscale":
+        expected = expected + (whole.levels["input"] + whole.levels["1"]) / 2
+    torch.testing.assert_close(terms.total.detach(), expected)
+    assert (terms.entropy is None) == (not entropy)
+    assert (terms.reconstruction is None) == (scale is None)
 
 
 class Stack(nn.Module):
