@@ -63,7 +63,7 @@ def begin_result(cell: Cell, config: TrainConfig, device: str, path: Path) -> di
         "network": config.network,
         "objective": config.objective,
         "sizes": {},
-        "config": _settings(config),
+        "config": used_settings(config),
         "deviations": list(cell.deviations),
         "split_hash": {},
         "versions": library_versions(),
@@ -142,7 +142,7 @@ def _names(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _settings(config: TrainConfig) -> dict[str, Any]:
+def used_settings(config: TrainConfig) -> dict[str, Any]:
     """All settings but the seed, and but those that the objective has no use for."""
     unused = {"seed"} if config.objective == "weighted" else {"seed", "alpha", "beta"}
     return {key: value for key, value in config.to_dict().items() if key not in unused}
