@@ -124,13 +124,14 @@ def test_epochs_are_those_of_the_runs_and_not_of_the_table_as_it_is_now(tmp_path
 
 
 def test_below_a_table_is_what_was_not_as_in_the_paper_and_what_it_ran_on(tmp_path):
-    write_result(cell_of(*MEAN), tmp_path, [0.9] * 3, changes={"versions": {"torch": "2.9"}})
-    other = cell_of("inv-table2", "smallcnn-max", 50)
+    first = cell_of("inv-table2", "resnet2-32-mean", 50)
+    write_result(first, tmp_path, [0.9] * 3, changes={"versions": {"torch": "2.9"}})
+    other = cell_of("inv-table2", "resnet2-32-max", 50)
     write_result(other, tmp_path, [0.9], changes={"device": "cuda:0", "versions": {"torch": "3"}})
     text = write_readme(tmp_path).read_text("utf-8")
     (deviations,) = [line for line in text.splitlines() if line.startswith("- Deviations")]
-    assert "1 epoch; 5000 training images set apart" in deviations
-    assert deviations.endswith("In: smallcnn-mean, smallcnn-max (50 labels, few-labels, cpu).")
+    assert "0.2 epochs; 5000 training images set apart" in deviations
+    assert deviations.endswith("In: resnet2-32-mean, resnet2-32-max (50 labels, few-labels, cpu).")
     assert "- Devices: cpu, cuda:0." in text
     assert "- Versions: torch 2.9 and 3." in text
     assert "took 2.00 hours" in text  # four times half an hour
