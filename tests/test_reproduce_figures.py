@@ -346,3 +346,12 @@ def test_a_network_of_other_settings_is_passed_over(tmp_path, test_images):
     edit(old / "run.json", lambda run: run["config"].update(objective="weighted"))
     kept = reconstructions.kept_model(cell, runs)
     assert kept is not None and kept.parent.name == "seed-1"
+
+
+def test_other_numbers_of_epochs_of_a_figure_are_told(tmp_path, test_images):
+    for pooling in ("mean", "max"):
+        keep(cell_of("inv-table2", f"smallcnn-{pooling}", 50), tmp_path, 0)
+    group = cells("inv-table2", labels=[50])
+    found = dict(reconstructions.reconstruction_figures(group, tmp_path / "runs", tmp_path))
+    title = found["reconstruction-smallcnn"].get_suptitle()
+    assert "budget cpu (mean 1 epoch, max 0.4 epochs)" in title

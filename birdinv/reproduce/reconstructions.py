@@ -49,6 +49,10 @@ def reconstruction_figures(
             first = next(iter(poolings.values()))
             x = _images(first.dataset, data_root(root))
             title = f"{network}: test images and reconstructions\n{describe(first)}"
+            spans = {pooling: poolings[pooling].duration for pooling in there}
+            if len(set(spans.values())) > 1:
+                each = ", ".join(f"{pooling} {span}" for pooling, span in spans.items())
+                title = title.replace(f"({first.duration})", f"({each})")
             yield f"reconstruction-{network}", _grid(x, there, title)
 
 
