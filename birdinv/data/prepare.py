@@ -125,7 +125,8 @@ def download(folder: Path, file: File, progress: Progress) -> None:
     Raises:
         BirdinvError: the network or the server does not give it, or what it gave is not the file.
     """
-    assert file.url is not None and file.size is not None
+    if file.url is None or file.size is None:
+        raise BirdinvError(f"{file.path} has no address and size; put it into {folder} by hand")
     path, part = folder / file.path, _part(folder, file)
     if size_of(part) > file.size:
         part.unlink()
@@ -219,7 +220,8 @@ def unpack(archive: Path, folder: Path, wanted: list[File]) -> None:
                 if file is None or not member.isreg():
                     continue
                 source = members.extractfile(member)
-                assert source is not None and file.size is not None
+                if source is None or file.size is None:
+                    continue  # not found in the archive, as one that is not there
                 # Where it goes is what the manifest says, so that no member leaves the folder.
                 part = _part(folder, file)
                 try:

@@ -110,7 +110,11 @@ def draw_ranks(manifest: Manifest, labels: int, draw: int) -> Ranks:
 def class_counts(manifest: Manifest) -> tuple[int, ...]:
     """Images of each class in the training split."""
     counts = manifest.splits["train"].per_class
-    assert counts is not None
+    if counts is None:
+        raise BirdinvError(
+            f"the manifest of {manifest.name} does not say how many images each class has; take "
+            "all its labels (None)"
+        )
     return counts
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -14,6 +17,7 @@ from birdinv.training.config import TrainConfig
 from birdinv.training.record import library_versions
 
 FORMAT, VERSION = "birdinv-cell", 1
+LOCKED_S = 10.0  # far longer than reading and writing a result takes
 
 
 def load_result(cell: Cell, path: Path) -> dict[str, Any]:
@@ -109,6 +113,38 @@ def add_seed(
         begun: what `begin_result` gave.
         sizes: all options of the network, also those that are its own defaults.
     """
+    with _alone(path):
+        return _add(cell, begun, seed, split_hash, sizes, path)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keeps other processes from `path` meanwhile; a lock that a killed one left counts no more."""
+    lock = path.with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _add(
+    cell: Cell,
+    begun: Mapping[str, Any],
+    seed: Mapping[str, Any],
+    split_hash: str,
+    sizes: Mapping[str, Any],
+    path: Path,
+) -> dict[str, Any]:
     result = load_result(cell, path) if path.exists() else dict(begun)
     others = [each for each in result["seeds"] if each["seed"] != seed["seed"]]
     result["seeds"] = sorted([*others, dict(seed)], key=lambda each: each["seed"])
