@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -218,6 +219,20 @@ def test_two_processes_on_one_cell_keep_each_others_seeds(tmp_path):
     result = load_result(CELL, path)
     assert [each["seed"] for each in result["seeds"]] == [0, 1] and result["seconds"] == 4
     assert result["split_hash"] == {"0": "hash 0", "1": "hash 1"}
+
+
+def test_seeds_that_are_added_at_the_same_moment_are_all_kept(tmp_path):
+    path = CELL.file(tmp_path)
+    begun = begin_result(CELL, CELL.config(0), "cpu", path)
+
+    def add(seed):
+        entry = {"seed": seed, "valid_accuracy": 0.5, "test_accuracy": 0.5, "seconds": 2.0}
+        add_seed(CELL, begun, entry, split_hash=f"hash {seed}", sizes={}, path=path)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    assert [each["seed"] for each in load_result(CELL, path)["seeds"]] == list(range(8))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_seeds_without_a_draw_are_refused_before_anything_is_trained(tmp_path):
