@@ -11,6 +11,7 @@ from birdinv.data.segmenting import Segmented, segment
 from birdinv.data.synthetic import write_chorus
 from birdinv.evaluation import Evaluation
 from birdinv.files import require_new
+from birdinv.prediction.job import Settings
 from birdinv.prediction.run import Predicted, predict
 from birdinv.prediction.tables import Choice
 from birdinv.progress import Progress
@@ -71,7 +72,7 @@ def run_demo(output: Path, *, seed: int, command: str, say: Callable[[str], None
             run,
             [chorus.field],
             output / "predictions",
-            choice=Choice(min_conf=0.5, merge=0),
+            settings=Settings(Choice(min_conf=0.5, merge=0)),
             command=command,
             progress=progress,
         )

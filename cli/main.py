@@ -17,7 +17,9 @@ import click
 
 from birdinv.errors import BirdinvError
 
-COMMANDS = ("demo", "segment", "train", "eval", "predict", "report", "data", "reproduce")
+COMMANDS = tuple(
+    ["demo", "segment", "train", "eval", "predict", "report", "export", "data", "reproduce"]
+)
 
 
 class LazyGroup(click.Group):
@@ -61,7 +63,7 @@ def birdinv() -> None:
     birdinv segment recordings/ -o store     recordings -> store
     birdinv train store -o run               store -> trained network
     birdinv eval run                         honest metrics
-    birdinv predict run field/ -o tables     tables of detections
+    birdinv predict run field/ -o tables     tables of detections, and on after anything
     birdinv data list                        data sets of the papers
     birdinv reproduce inv-table2             a table of them, a cell at a time
 

@@ -5,27 +5,29 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from small import RATE, contents, make_run, sound, write, write_bad
 
+from birdinv.audio.sources import Source
 from birdinv.audio.windows import Windows
 from birdinv.errors import BirdinvError, Interrupted, NothingReadable
 from birdinv.files import whole_file
-from birdinv.networks.saved import load_listener
 from birdinv.prediction import run as prediction
-from birdinv.prediction.pool import in_processes
+from birdinv.prediction.job import FileResult, Heard, Job, Settings
+from birdinv.prediction.listener import Listener
 from birdinv.prediction.run import predict
-from birdinv.prediction.scoring import ScoredRecording
 from birdinv.prediction.tables import Choice, detections
 from birdinv.progress import Progress
 
-ALL = Choice(0)
-TABLES = ("combined.csv", "files.csv")
+ALL = Settings(Choice(0))
+TABLES = ("combined.csv", "files.csv", "marked.csv")
+RECORDS = ("run.json", "journal.jsonl")  # of one call: they know when it was, and in what order
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +53,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def tables(output: Path) -> dict[str, bytes]:
-    return {name: data for name, data in contents(output).items() if name != "run.json"}
+    return {name: data for name, data in contents(output).items() if name not in RECORDS}
 
 
 def test_the_tree_of_the_inputs_is_mirrored(run: Path, field: Path, tmp_path: Path) -> None:
-    result = predict(run, [field], tmp_path / "out", choice=ALL)
+    result = predict(run, [field], tmp_path / "out", settings=ALL)
     names = sorted(p.relative_to(field).as_posix() for p in field.rglob("*") if p.is_file())
-    expected = {f"{name}.birdinv.csv" for name in names} | {*TABLES, "run.json"}
+    expected = {f"{name}.birdinv.csv" for name in names} | {*TABLES, *RECORDS}
     assert set(contents(tmp_path / "out")) == expected
     files = rows(tmp_path / "out/files.csv")
     assert [row["file"] for row in files] == names == [file.file for file in result.files]
@@ -77,13 +79,16 @@ def test_the_rows_are_the_detections_of_each_recording(
     run: Path, field: Path, tmp_path: Path
 ) -> None:
     choice = Choice(0.3, merge=3)
-    predict(run, [field], tmp_path / "out", choice=choice, overlap=0.75)
-    model, description, hearing = load_listener(run)
-    windows = Windows(hearing.segment_samples, round(hearing.segment_samples * 0.25))
-    scored = ScoredRecording(field / "z/rate.wav", model, RATE, windows)
+    settings = Settings(choice, overlap=0.75, exact_hop=True)
+    predict(run, [field], tmp_path / "out", settings=settings)
+    listener = Listener.load(run)
+    windows = Windows(listener.windows.segment, round(listener.windows.segment * 0.25))
+    listener = Listener.load(run, overlap=0.75, exact_hop=True)
+    assert listener.windows == windows
+    heard = listener.hear(field / "z/rate.wav")
     expected = [
         (f"{a * windows.hop / RATE:.3f}", label, f"{score:.4f}")
-        for a, _, label, score in detections(scored, description.classes, ["noise"], choice)
+        for a, _, label, score in detections(heard, listener.classes, ["noise"], choice)
     ]
     got = rows(tmp_path / "out/z/rate.wav.birdinv.csv")
     assert [(row["start_s"], row["label"], row["score"]) for row in got] == expected
@@ -97,8 +102,8 @@ def test_two_workers_write_the_same_bytes(run: Path, field: Path, tmp_path: Path
     mixed = tmp_path / "mixed"
     shutil.copytree(field, mixed)
     write_bad(mixed / "bad")
-    one = predict(run, [mixed], tmp_path / "one", choice=ALL)
-    two = predict(run, [mixed], tmp_path / "two", choice=ALL, workers=2)
+    one = predict(run, [mixed], tmp_path / "one", settings=ALL)
+    two = predict(run, [mixed], tmp_path / "two", settings=ALL, workers=2)
     assert tables(tmp_path / "one") == tables(tmp_path / "two")
     assert one.files == two.files
 
@@ -110,8 +115,8 @@ def test_damaged_files_change_no_byte_of_the_good_ones(
     shutil.copytree(field, mixed)
     expected = write_bad(mixed / "m")  # in the middle of the names
     write_bad(mixed / "0")
-    predict(run, [field], tmp_path / "good", choice=ALL)
-    result = predict(run, [mixed], tmp_path / "both", choice=ALL)
+    predict(run, [field], tmp_path / "good", settings=ALL)
+    result = predict(run, [mixed], tmp_path / "both", settings=ALL)
     good, both = tables(tmp_path / "good"), tables(tmp_path / "both")
     for name, data in good.items():
         if name not in TABLES:
@@ -133,16 +138,16 @@ def test_damaged_files_change_no_byte_of_the_good_ones(
 def test_the_file_alone_gives_the_rows_it_has_in_a_batch(
     run: Path, field: Path, tmp_path: Path
 ) -> None:
-    predict(run, [field], tmp_path / "batch", choice=ALL)
-    predict(run, [field / "a.flac"], tmp_path / "alone", choice=ALL)
+    predict(run, [field], tmp_path / "batch", settings=ALL)
+    predict(run, [field / "a.flac"], tmp_path / "alone", settings=ALL)
     name = "a.flac.birdinv.csv"
     assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "batch" / name).read_bytes()
 
 
 def test_a_copied_model_folder_is_enough(run: Path, field: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "model", tmp_path / "a model")
-    predict(tmp_path / "a model", [field], tmp_path / "copy", choice=ALL)
-    predict(run, [field], tmp_path / "run", choice=ALL)
+    predict(tmp_path / "a model", [field], tmp_path / "copy", settings=ALL)
+    predict(run, [field], tmp_path / "run", settings=ALL)
     assert tables(tmp_path / "copy") == tables(tmp_path / "run")
     infos = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("copy", "run")]
     assert infos[0]["model_sha256"] == infos[1]["model_sha256"]
@@ -159,104 +164,120 @@ def test_a_very_long_name_has_its_table(run: Path, tmp_path: Path) -> None:
     names = [letter + "鳥" * 82 + ".wav" for letter in "ab"]  # 251 bytes of the 255 there are
     for name in names:
         write(tmp_path / "rec" / name, sound(1))
-    result = predict(run, [tmp_path / "rec"], tmp_path / "out", choice=ALL)
+    result = predict(run, [tmp_path / "rec"], tmp_path / "out", settings=ALL)
     assert [file.file for file in result.files] == names
     assert {row["file"] for row in rows(tmp_path / "out/combined.csv")} == set(names)
     assert len(list((tmp_path / "out").glob("*.birdinv.csv"))) == 2
 
 
-def test_what_is_done_is_kept_when_interrupted(
+class Stopped(Job):
+    """Is interrupted at the third file."""
+
+    done = 0
+
+    def work(self, source: Source, heard: Heard) -> FileResult:
+        Stopped.done += 1
+        if Stopped.done == 3:
+            raise KeyboardInterrupt
+        return super().work(source, heard)
+
+
+def test_what_is_done_is_kept_when_interrupted_and_the_rest_follows(
     run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score, calls = prediction._score_file, []
-
-    def interrupted(
-        job: prediction._Job, source: prediction.Source, heard: Callable[[float], None]
-    ) -> prediction.FileResult:
-        calls.append(source)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return score(job, source, heard)
-
-    monkeypatch.setattr(prediction, "_score_file", interrupted)
+    monkeypatch.setattr(prediction, "Job", Stopped)
     with pytest.raises(Interrupted, match="the tables of the 2 files done so far are in"):
-        predict(run, [field], tmp_path / "out", choice=ALL)
-    monkeypatch.undo()
-    predict(run, [field], tmp_path / "whole", choice=ALL)
+        predict(run, [field], tmp_path / "out", settings=ALL)
+    predict(run, [field], tmp_path / "whole", settings=ALL)
     whole, part = tables(tmp_path / "whole"), tables(tmp_path / "out")
     assert len([name for name in part if name not in TABLES]) == 2
     assert all(part[name] == whole[name] for name in part if name not in TABLES)
     for name in TABLES:
-        assert whole[name].startswith(part[name])
+        assert set(part[name].splitlines()) <= set(whole[name].splitlines())
     assert json.loads((tmp_path / "out/run.json").read_text())["outcome"] == "interrupted"
+    Stopped.done = 10
+    result = predict(run, [field], tmp_path / "out", settings=ALL)
+    assert Stopped.done == 10 + 4 and result.resumed == 2  # nothing is scored twice
+    assert tables(tmp_path / "out") == whole
+    records = [(tmp_path / name / "run.json").read_bytes() for name in ("out", "whole")]
+    assert records[0] == records[1]  # it does not tell how often one had to ask
 
 
-def deadly(source: prediction.Source) -> prediction.FileResult:
-    """What a worker does, except that `a.wav` kills it, and `a.flac` kills the first that tries."""
-    assert prediction._JOB is not None
-    once = prediction._JOB.output / "once"
-    if source.name == "a.wav" or (source.name == "a.flac" and not once.exists()):
-        once.touch()
-        with whole_file(prediction._JOB.output / "half"):
-            os.kill(os.getpid(), signal.SIGKILL)
-    return prediction._work(source)
+class Deadly(Job):
+    """`a.wav` kills its process, `a.flac` the first one that tries, `b.wav` never ends."""
+
+    def work(self, source: Source, heard: Heard) -> FileResult:
+        once = self._output / "once"
+        if source.name == "a.wav" or (source.name == "a.flac" and not once.exists()):
+            once.touch()
+            with whole_file(self._output / "half"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        if source.name.endswith("b.wav"):
+            time.sleep(3600)
+        return super().work(source, heard)
 
 
-def test_a_file_that_kills_its_process_costs_itself_alone(
+def begin_deadly(*arguments: Any) -> Job:
+    return Deadly(*arguments)
+
+
+def test_files_that_kill_or_stall_their_process_cost_themselves_alone(
     run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict(run, [field], tmp_path / "whole", choice=ALL)
-    monkeypatch.setattr(prediction, "_work", deadly)  # here; in the processes it is what it was
-    result = predict(run, [field], tmp_path / "out", choice=ALL, workers=2)
-    assert [file.file for file in result.files if file.status != "ok"] == ["a.wav"]
-    crashed = result.files[1]
-    assert (crashed.file, crashed.status) == ("a.wav", "unreadable")
-    assert crashed.reason == "the decoder crashed (its process died)"
+    predict(run, [field], tmp_path / "whole", settings=ALL)
+    monkeypatch.setattr(Job, "in_a_process", begin_deadly)
+    result = predict(run, [field], tmp_path / "out", settings=ALL, workers=2, stall_s=1.5)
+    lost = {file.file: file for file in result.files if file.status != "ok"}
+    assert set(lost) == {"a.wav", "site 1, north/b.wav"}
+    assert {file.status for file in lost.values()} == {"unreadable"}
+    assert lost["a.wav"].reason == "it crashed the decoder (the process died)"
+    assert lost["site 1, north/b.wav"].reason == ("it made no progress for 1.5 s and was given up")
     assert [row["file"] for row in rows(tmp_path / "out/files.csv")] == [
         file.file for file in result.files
     ]
     whole, out = tables(tmp_path / "whole"), tables(tmp_path / "out")
     assert out.pop("once") == b"" and set(out) == set(whole)  # nothing half-written is left
-    assert out["a.flac.birdinv.csv"] == whole["a.flac.birdinv.csv"]
-    assert rows(tmp_path / "out/a.wav.birdinv.csv") == []
+    for name, data in out.items():
+        if name in TABLES:
+            kept = [x for x in whole[name].splitlines() if not x.startswith((b"a.wav", b'"site'))]
+            assert [x for x in data.splitlines() if b"unreadable" not in x] == kept
+        elif name.removesuffix(".birdinv.csv") in lost:
+            assert rows(tmp_path / "out" / name) == []
+        else:
+            assert data == whole[name]
     assert json.loads((tmp_path / "out/run.json").read_text())["outcome"] == "finished"
 
 
-def die() -> None:
-    os._exit(1)
+class Surprised(Job):
+    """Finds something in `a.wav` that nobody foresaw."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        hear = self._listener.hear
+        listener: Any = self._listener
+        object.__setattr__(listener, "hear", lambda path: hear(path) if path.name != "a.wav" else 7)
 
 
-def test_processes_that_cannot_begin_are_no_fault_of_the_files() -> None:
-    with pytest.raises(BirdinvError, match="a worker process died before it began"):
-        list(in_processes(str, [1, 2], 2, begin=die, arguments=(), crashed=str))
-
-
-def fail_at_three(number: int) -> int:
-    if number == 3:
-        raise OSError("full")
-    return number
-
-
-def nothing() -> None:
-    pass
-
-
-def test_an_error_in_a_process_is_raised_after_what_is_done() -> None:
-    results = in_processes(
-        fail_at_three, range(100), 2, begin=nothing, arguments=(), crashed=lambda number: -number
-    )
-    done: list[int] = []
-    with pytest.raises(OSError, match="full"):
-        done.extend(results)
-    assert {0, 1, 2} <= set(done) and len(done) < 10  # and no more were begun
+def test_an_error_nobody_foresaw_costs_one_file(
+    run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(run, [field], tmp_path / "whole", settings=ALL)
+    monkeypatch.setattr(prediction, "Job", Surprised)
+    result = predict(run, [field], tmp_path / "out", settings=ALL)
+    assert [f.file for f in result.files if f.status == "unreadable"] == ["a.wav"]
+    assert "it cannot be scored: TypeError" in result.files[1].reason
+    whole, out = tables(tmp_path / "whole"), tables(tmp_path / "out")
+    assert set(whole) == set(out)
+    for name in set(whole) - {*TABLES, "a.wav.birdinv.csv"}:
+        assert out[name] == whole[name]
 
 
 def test_a_line_end_in_a_name_stays_in_its_cell(run: Path, tmp_path: Path) -> None:
     names = ["a\rb.wav", "c\nd.wav", 'e"f,.wav']
     for name in names:
         write(tmp_path / "rec" / name, sound(1))
-    predict(run, [tmp_path / "rec"], tmp_path / "out", choice=ALL)
-    for table in (*TABLES, *(f"{name}.birdinv.csv" for name in names)):
+    predict(run, [tmp_path / "rec"], tmp_path / "out", settings=ALL)
+    for table in (*TABLES[:2], *(f"{name}.birdinv.csv" for name in names)):
         expected = set(names) if table in TABLES else {table.removesuffix(".birdinv.csv")}
         assert {row["file"] for row in rows(tmp_path / "out" / table)} == expected
 
@@ -266,11 +287,11 @@ def test_the_model_says_what_is_no_bird(run: Path, field: Path, tmp_path: Path) 
     info = json.loads((tmp_path / "model/model.json").read_text())
     info["non_events"] = ["robin"]
     (tmp_path / "model/model.json").write_text(json.dumps(info))
-    predict(tmp_path / "model", [field], tmp_path / "out", choice=ALL)
+    predict(tmp_path / "model", [field], tmp_path / "out", settings=ALL)
     assert {row["label"] for row in rows(tmp_path / "out/combined.csv")} == {"noise", "wren"}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_the_hours_to_come_are_guessed_from_the_bytes_to_come(
     run: Path, tmp_path: Path, workers: int
 ) -> None:
@@ -296,7 +317,7 @@ def test_an_impossible_overlap_is_refused(
     run: Path, field: Path, tmp_path: Path, overlap: float
 ) -> None:
     with pytest.raises(BirdinvError, match="the overlap is"):
-        predict(run, [field], tmp_path / "out", overlap=overlap)
+        predict(run, [field], tmp_path / "out", settings=Settings(overlap=overlap))
     assert not (tmp_path / "out").exists()
 
 

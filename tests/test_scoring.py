@@ -21,7 +21,7 @@ from birdinv.data.batches import Segments
 from birdinv.data.segmenting import segment
 from birdinv.networks.layers import normalise
 from birdinv.networks.saved import load_listener
-from birdinv.prediction.scoring import BATCH, ScoredRecording
+from birdinv.prediction.scoring import BATCH, ScoredRecording, WindowScorer
 from birdinv.threads import cpu_threads
 
 SECONDS = 9.3  # more than one batch of windows at 75 % overlap, and no whole number of hops
@@ -41,7 +41,7 @@ def alone() -> Iterator[None]:
 
 def scores(path: Path, model: tuple[nn.Module, Windows]) -> tuple[np.ndarray, ScoredRecording]:
     """All probabilities `[windows, K]`; window numbers must follow each other."""
-    scored = ScoredRecording(path, model[0], RATE, model[1])
+    scored = ScoredRecording(Reader(path), WindowScorer(*model), RATE)
     parts, count = [np.zeros((0, 3), np.float32)], 0
     for first, probabilities in scored:
         assert first == count and 1 <= len(probabilities) <= BATCH
@@ -74,7 +74,9 @@ def test_streamed_windows_are_those_of_the_whole_array(
         path = write(tmp_path / f"{rate}.wav", sound(1, SECONDS, rate=rate), rate)
         got, scored = scores(path, model)
         x = cut(whole(path), model[1])
-        batches = [torch.softmax(model[0](x[i : i + BATCH]), 1) for i in range(0, len(x), BATCH)]
+        whole_ones = model[1].count(len(whole(path)))  # the padded one goes by itself
+        parts = [*x[:whole_ones].split(BATCH), *x[whole_ones:].split(1)]
+        batches = [torch.softmax(model[0](part), 1) for part in parts]
         np.testing.assert_array_equal(got, torch.cat(batches).numpy())
         singly = torch.cat([torch.softmax(model[0](row[None]), 1) for row in x]).numpy()
         np.testing.assert_allclose(got, singly, atol=1e-5)
@@ -168,7 +170,7 @@ def test_leaving_early_stops_the_reading_thread(
 ) -> None:
     path = write(tmp_path / "long.wav", sound(7, 60))
     before = threading.active_count()
-    for _ in ScoredRecording(path, model[0], RATE, model[1]):
+    for _ in ScoredRecording(Reader(path), WindowScorer(*model), RATE):
         break
     assert threading.active_count() == before
 

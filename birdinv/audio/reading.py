@@ -61,11 +61,17 @@ class Reader:
     """Iterates over one recording as float32 `[n]` blocks, the mean of its channels, full scale 1.
 
     After the iteration `verdict` says how it went. Samples that are not finite (or beyond 10⁹ ×
-    full scale) become 0 and make the recording partial. Nothing about the file's content raises.
+    full scale) become 0 and make the recording partial; `bad` has the stretches [first, end) they
+    lie in, in samples of the file. Nothing about the file's content raises.
+
+    Args:
+        join_s: bad samples so close, in seconds, lie in one stretch: memory stays in bounds.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, join_s: float = 0.1) -> None:
         self.path = path
+        self.bad: list[tuple[int, int]] = []
+        self._join_s = join_s
         self.verdict = Verdict("unreadable", "not read yet")
         self._file: soundfile.SoundFile | None = None
         problem = _refusal(path)
@@ -141,8 +147,10 @@ class Reader:
                 again, block = again - known, block[known:]
                 if len(block) == 0:
                     continue
-            mono, bad = _mono(block)
-            nonfinite += bad
+            mono, bad = mono_of(block)
+            if len(bad):
+                nonfinite += len(bad)
+                join_bad(self.bad, bad + read, self._join_s * file.samplerate)
             read += len(mono)
             yield mono
         self.verdict = _judge(self.path, file, read, nonfinite, broke)
@@ -164,16 +172,28 @@ def _opened(path: Path) -> soundfile.SoundFile:
     return _ForwardOnly(os.fsencode(path) if os.name == "posix" else path)
 
 
-def _mono(block: np.ndarray) -> tuple[np.ndarray, int]:
-    """(mean of the channels `[n]` of a block `[n, C]`, how many of its samples had to become 0)."""
+def mono_of(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean of the channels `[n]` of a block `[n, C]`, places of samples that had to become 0)."""
     with np.errstate(over="ignore", invalid="ignore"):  # such samples are what is looked for
         mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
         power = np.vdot(mono, mono)
     # No sample is larger than the root of the sum: one pass for the usual clean block.
     if power < LOUDEST**2:
-        return mono, 0
+        return mono, np.zeros(0, np.intp)
     bad = ~(np.abs(mono) < LOUDEST)
-    return np.where(bad, np.float32(0), mono), int(bad.sum())
+    return np.where(bad, np.float32(0), mono), np.flatnonzero(bad)
+
+
+def join_bad(stretches: list[tuple[int, int]], places: np.ndarray, apart: float) -> None:
+    """Adds `places`, in order, to stretches [first, end); those nearer than `apart` are joined."""
+    if not len(places):
+        return
+    breaks = np.flatnonzero(np.diff(places) >= apart)
+    firsts = places[np.concatenate([[0], breaks + 1])].tolist()
+    ends = (places[np.concatenate([breaks, [-1]])] + 1).tolist()
+    if stretches and firsts[0] - stretches[-1][1] < apart:
+        firsts[0] = stretches.pop()[0]
+    stretches += zip(firsts, ends, strict=True)
 
 
 def _judge(path: Path, file: soundfile.SoundFile, read: int, nonfinite: int, broke: str) -> Verdict:

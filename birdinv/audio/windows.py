@@ -39,6 +39,16 @@ class Windows:
         # 0.9 is not a binary fraction: rounding the difference keeps the hop at a tenth.
         return cls(segment, max(1, round(segment * (1 - overlap))))
 
+    def on_strides(self, stride: int) -> Windows:
+        """The same with the hop rounded to a multiple of `stride`, if the windows overlap at all.
+
+        The hop stays below the segment, so that windows still overlap.
+        """
+        if self.hop >= self.segment or stride >= self.segment:
+            return self
+        most = (self.segment - 1) // stride
+        return Windows(self.segment, stride * min(most, max(1, round(self.hop / stride))))
+
     @property
     def overlap(self) -> float:
         """The fraction of a window shared with the next one, after rounding to samples."""
@@ -53,6 +63,11 @@ class Windows:
         if samples <= 0:
             return 0
         return max(0, -(-(samples - self.segment) // self.hop)) + 1
+
+    def seconds(self, first: int, last: int, sample_rate: int, samples: int) -> tuple[str, str]:
+        """Start of window `first` and end of window `last`, or of the recording, as printed."""
+        end = min(last * self.hop + self.segment, samples)
+        return f"{first * self.hop / sample_rate:.3f}", f"{end / sample_rate:.3f}"
 
     def starts(self, start: int, end: int) -> np.ndarray:
         """First samples (int64) of the whole windows in the span [start, end)."""

@@ -17,12 +17,30 @@ neighbouring frames side by side in place of its `G₀` and `G₁`.)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv1d_input
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An input that has gone through the first layers of a network already, up to `last`.
+
+    The network takes it in place of its input: layers before `last` pass it on, `last` gives
+    `values`, and what knows nothing of it, a skip connection from the input say, fails.
+    """
+
+    values: Tensor
+    last: nn.Module
+
+    def through(self, layer: nn.Module) -> Any:
+        """What `layer` gives: the values, if it is the last one."""
+        return self.values if layer is self.last else self
+
 
 GATHERED = 8  # kernels up to this length have their frames copied for one matrix product
 
@@ -53,8 +71,11 @@ class FrameConv1d(nn.Conv1d):
         if min(kernel_size, stride) < 1:
             raise ValueError(f"kernel_size={kernel_size} and stride={stride}; expected at least 1")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Taken) -> Tensor:
         """Frames of `x`; see the class."""
+        if isinstance(x, Taken):
+            taken: Tensor = x.through(self)
+            return taken
         kernel, stride = self.kernel_size[0], self.stride[0]
         if x.ndim == 3 and x.shape[1] == self.in_channels and x.shape[-1] >= kernel:
             if kernel % stride == 0:

@@ -16,9 +16,14 @@ def normalise(x: Tensor) -> Tensor:
     """
     flat = x.flatten(1)
     level = flat.abs().amax(dim=1, keepdim=True)
-    flat = flat / torch.where(level > 0, level, 1.0)  # within ±1: no sum can overflow
-    flat = flat - flat.mean(dim=1, keepdim=True)
+    # Of a share of the level no sum can overflow, and of halves no difference.
+    half_mean = (flat / torch.where(level > 0, level, 1.0)).mean(dim=1, keepdim=True) * (level / 2)
+    flat = flat / 2 - half_mean
     peak = flat.abs().amax(dim=1, keepdim=True)
     # The mean of a constant may be off by a rounding: what is that small is nothing.
-    nothing = peak <= 8 * torch.finfo(x.dtype).eps
-    return torch.where(nothing, 0.0, flat / torch.where(nothing, 1.0, peak)).view_as(x)
+    nothing = peak <= 4 * torch.finfo(x.dtype).eps * level
+    flat = torch.where(nothing, 0.0, flat / torch.where(nothing, 1.0, peak))
+    # So may the mean of a quiet sound on a large offset, and that rounding is not small beside it.
+    flat = flat - flat.mean(dim=1, keepdim=True)
+    peak = flat.abs().amax(dim=1, keepdim=True)
+    return (flat / torch.where(nothing, 1.0, peak)).view_as(x)

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from birdinv.networks.frames import Taken
+
 
 class MeanPool(nn.Module):
     """Means over windows side by side, as `nn.AvgPool1d(window)` and `nn.AvgPool2d(window)`.
@@ -110,9 +112,13 @@ class FrameMaxPool1d(nn.MaxPool1d):
 
     def __init__(self, kernel_size: int, stride: int) -> None:
         super().__init__(kernel_size, stride)
+        self.frames, self.step = kernel_size, stride
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Taken) -> Tensor:
         """Maxima of `x`; see the class."""
+        if isinstance(x, Taken):
+            taken: Tensor = x.through(self)
+            return taken
         if x.ndim != 3:
             pooled: Tensor = super().forward(x)
             return pooled

@@ -1,4 +1,4 @@
-"""Work shared out among processes; one that dies costs what it had in hand, and no other."""
+"""Work shared out among processes; an item that kills or stalls one costs itself, and no other."""
 
 from __future__ import annotations
 
@@ -6,110 +6,204 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from birdinv.errors import BirdinvError
 
+STALLED = "it made no progress for {:g} s and was given up"
+
 T = TypeVar("T")
 R = TypeVar("R")
+T_contra = TypeVar("T_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TELL_EVERY_S = 0.2  # a process about its progress: enough for a bar, and for whoever waits
 
 
-def in_processes(
-    work: Callable[[T], R],
-    items: Sequence[T],
-    workers: int,
-    *,
-    begin: Callable[..., None],
-    arguments: tuple[Any, ...],
-    crashed: Callable[[T], R],
-) -> Generator[R, None, None]:
-    """`work(item)` of every item, as they are done.
+class Worker(Protocol[T_contra, R_co]):
+    """What a process does, item by item; `facts` are told once, before the first."""
 
-    An item whose process dies is tried once more, after the others; when it kills that one too, it
-    gives `crashed(item)`. On Ctrl-C, and when `work` raises, the other processes stop at their next
-    `stop_if_told`, and what was done by then still comes.
+    facts: Any
+
+    def work(self, item: T_contra, heard: Callable[[float, float], None]) -> R_co:
+        """The result of an item; `heard` is told of progress."""
+
+
+Begin = Callable[..., Worker[Any, Any]]
+Heard = Callable[[Any, float, float], None]
+
+
+class Here:
+    """The same work in this process: no start-up, and no protection from it."""
+
+    def __init__(self, begin: Begin, arguments: tuple[Any, ...]) -> None:
+        self._worker = begin(*arguments)
+        self.facts = self._worker.facts
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def results(
+        self, items: Iterable[T], heard: Heard, lost: Callable[[T, str], R]
+    ) -> Generator[R, None, None]:
+        """See `Processes.results`."""
+        for item in items:
+            yield self._worker.work(item, lambda *amounts, item=item: heard(item, *amounts))
+
+
+class Processes(Generic[T, R]):
+    """Processes that each do one item at a time.
 
     Args:
-        work: a function of a module, as is `begin`.
-        begin: called with `arguments` in each process before its first item.
+        begin: a function of a module; called with `arguments` in each process, it makes what works.
+        stall_s: an item that gives no sign of progress for so long is taken from its process, which
+            is killed and replaced.
 
     Raises:
-        BirdinvError: a process died before it could begin.
+        BirdinvError: what `begin` raises, or that a process died before it could begin.
     """
-    waiting = deque((item, False) for item in items)  # True: has seen a process die
-    running: dict[Future[R], tuple[T, bool, _Process]] = {}
-    idle: list[_Process] = []
-    try:
-        for _ in range(min(workers, len(items))):
-            idle.append(_Process(begin, arguments))
-        while waiting or running:
-            while waiting and idle:
-                (item, again), process = waiting.popleft(), idle.pop()
-                running[process.submit(work, item)] = item, again, process
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                item, again, process = running.pop(future)
-                idle.append(process)
+
+    def __init__(
+        self, begin: Begin, arguments: tuple[Any, ...], workers: int, *, stall_s: float
+    ) -> None:
+        self._begin, self._arguments = begin, arguments
+        self._stall_s = stall_s
+        self._idle: list[_Process] = []
+        self._busy: dict[_Process, tuple[Any, bool]] = {}
+        try:
+            for _ in range(workers):
+                self._idle.append(_Process(begin, arguments))
+            self.facts = self._idle[-1].begun()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Processes[T, R]:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all processes, whatever they are at."""
+        for process in [*self._idle, *self._busy]:
+            process.kill()
+
+    def results(
+        self, items: Iterable[T], heard: Heard, lost: Callable[[T, str], R]
+    ) -> Generator[R, None, None]:
+        """The result of every item, as they are done.
+
+        An item whose process dies or stalls is tried once more, after the others; when it does that
+        again, it gives `lost(item, why)`. When `work` raises, that is raised here.
+
+        Args:
+            heard: told the item and what `work` said of its progress.
+        """
+        waiting = deque((item, False) for item in items)  # True: has seen a process die
+        while waiting or self._busy:
+            while waiting and self._idle:
+                process = self._idle.pop()
+                process.begun()
+                item, again = waiting.popleft()
+                process.give(item)
+                self._busy[process] = item, again
+            for process in self._ready():
+                item, again = self._busy[process]
                 try:
-                    result = future.result()
-                except BrokenProcessPool:
-                    idle.remove(process)
-                    process.require_begun()
-                    idle.append(_Process(begin, arguments))
-                    if not again:
+                    kind, *content = process.receive()
+                except EOFError:
+                    kind, content = "lost", ["it crashed the decoder (the process died)"]
+                if kind == "heard":
+                    heard(item, *content)
+                    continue
+                del self._busy[process]
+                if kind == "done":
+                    self._idle.append(process)
+                    yield content[0]
+                elif kind == "failed":
+                    self._idle.append(process)
+                    raise content[0]
+                else:
+                    process.kill()
+                    new = _Process(self._begin, self._arguments)
+                    self._idle.insert(0, new)  # used last: it has yet to begin
+                    if again:
+                        yield lost(item, content[0])
+                    else:
                         waiting.append((item, True))
-                        continue
-                    result = crashed(item)
-                yield result
-    except BaseException as error:
-        for _, _, process in running.values():
-            process.stop()
-        for future in wait(running).done:
-            if future.exception() is None and not isinstance(error, GeneratorExit):
-                yield future.result()
-        raise
-    finally:
-        for process in [*idle, *(process for _, _, process in running.values())]:
-            process.close()
+
+    def _ready(self) -> Iterator[_Process]:
+        """Processes that have something to say, and those that have said nothing for too long."""
+        patience = min(process.spoke for process in self._busy) + self._stall_s - time.monotonic()
+        pipes = {process.pipe: process for process in self._busy}
+        ready = connection.wait(list(pipes), max(0.0, patience))
+        for pipe in ready:
+            yield pipes[pipe]  # type: ignore[index]
+        for process in list(self._busy):
+            if process.pipe not in ready and time.monotonic() - process.spoke > self._stall_s:
+                process.stalled = STALLED.format(self._stall_s)
+                yield process
 
 
 class _Process:
-    """One process, as a pool of its own: a pool loses all of its items when one process dies."""
+    """A process and the pipe to it."""
 
-    def __init__(self, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, begin: Begin, arguments: tuple[Any, ...]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, context, _begin, (begin, arguments))
+        self.pipe, theirs = context.Pipe()
+        self.spoke = time.monotonic()
+        self.stalled = ""
+        self._facts: list[Any] = []
+        self._process = context.Process(target=_serve, args=(theirs, begin, arguments))
         with _signals_held_back():  # in the process too, until it is ready for them
-            self._pid = self._pool.submit(os.getpid)
+            self._process.start()
+        theirs.close()
 
-    def submit(self, work: Callable[[T], R], item: T) -> Future[R]:
+    def begun(self) -> Any:
+        """Waits until it has begun; what it told of its work."""
+        if not self._facts:
+            try:
+                kind, content = self.pipe.recv()
+            except EOFError as error:
+                raise BirdinvError(
+                    "a worker process died before it began (out of memory?); "
+                    "run again with fewer --workers"
+                ) from error
+            if kind == "failed":
+                raise content
+            self._facts.append(content)
+        return self._facts[0]
+
+    def give(self, item: object) -> None:
+        self.spoke = time.monotonic()
+        with suppress(OSError):  # it died while it had nothing to do: receiving says so
+            self.pipe.send(item)
+
+    def receive(self) -> tuple[Any, ...]:
+        """What it says; EOFError where it has died."""
+        if self.stalled:
+            return "lost", self.stalled
+        self.spoke = time.monotonic()
         try:
-            return self._pool.submit(work, item)
-        except BrokenProcessPool as error:  # it died while it had nothing to do
-            future: Future[R] = Future()
-            future.set_exception(error)
-            return future
+            said: tuple[Any, ...] = self.pipe.recv()
+        except OSError as error:
+            raise EOFError from error
+        return said
 
-    def require_begun(self) -> None:
-        if self._pid.exception() is not None:
-            raise BirdinvError(
-                "a worker process died before it began (out of memory?); "
-                "run again with fewer --workers"
-            )
-
-    def stop(self) -> None:
-        with suppress(BrokenProcessPool, ProcessLookupError):
-            os.kill(self._pid.result(), signal.SIGTERM)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
 
 
 @contextmanager
@@ -124,27 +218,46 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_told_to_stop = False  # this process, by the one that began it or by whoever stops both
-
-
-def stop_if_told() -> None:
-    """Raises KeyboardInterrupt in a process of `in_processes` that was told to stop."""
-    if _told_to_stop:
-        raise KeyboardInterrupt
-
-
-def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _serve(pipe: Any, begin: Begin, arguments: tuple[Any, ...]) -> None:
+    """What a process does until nobody is there to give it more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
-    signal.signal(signal.SIGTERM, _tell)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    begin(*arguments)
+    try:
+        worker = begin(*arguments)
+    except Exception as error:
+        pipe.send(("failed", portable(error)))
+        return
+    pipe.send(("begun", worker.facts))
+    while True:
+        try:
+            item = pipe.recv()
+        except (EOFError, OSError):
+            return
+        told = [0.0, time.monotonic()]
+
+        def heard(amount: float, promised: float, told: list[float] = told) -> None:
+            told[0] += amount
+            if time.monotonic() - told[1] > TELL_EVERY_S:
+                pipe.send(("heard", told[0], promised))
+                told[:] = 0.0, time.monotonic()
+
+        try:
+            said = "done", worker.work(item, heard)
+        except Exception as error:
+            said = "failed", portable(error)
+        pipe.send(said)
 
 
-def _tell(_number: int, _frame: object) -> None:
-    global _told_to_stop
-    _told_to_stop = True
+def portable(error: Exception) -> Exception:
+    """The error if it survives the way to another process, or one that says the same."""
+    if isinstance(error, OSError):
+        own = OSError(error.errno, error.strerror, error.filename)
+        return own if error.strerror else BirdinvError(str(error))
+    if isinstance(error, BirdinvError):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with_parent() -> None:

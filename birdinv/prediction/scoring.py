@@ -3,88 +3,162 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from birdinv.audio.reading import Reader, Verdict
+from birdinv.audio.reading import Verdict
 from birdinv.audio.resampling import ahead, pcm, resampled
 from birdinv.audio.windows import Windows
 from birdinv.networks.layers import normalise
+from birdinv.prediction.shared import shared_frames
 
 # Windows in one pass through the network. Fixed, and counted from the start of each recording: the
 # last bits of a matrix product depend on its size, so nothing else may.
 BATCH = 64
+SHARED_BATCH = 256  # of shared frames, which neighbouring batches compute twice
+
+
+class Sound(AbstractContextManager["Sound"], Protocol):
+    """A recording to be read once, front to back: `audio.reading.Reader`, or one in memory."""
+
+    verdict: Verdict
+    bad: list[tuple[int, int]]
+
+    @property
+    def source_rate(self) -> int:
+        """In Hz, 0 when it cannot be read."""
+
+    @property
+    def promised_s(self) -> float:
+        """Seconds it promises, 0 when it does not say."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Mono float32 blocks, full scale 1."""
+
+
+class WindowScorer:
+    """Probabilities of windows that follow each other.
+
+    Where the network and the hop allow it the first layers run once for all windows
+    (`prediction.shared`), else every window is heard by itself.
+
+    Args:
+        network: in eval mode, gives logits `[N, K]` for normalised `[N, 1, T]`.
+        windows: what to cut; `windows.segment` is the network's T.
+        share: False hears every window by itself in any case.
+    """
+
+    def __init__(self, network: nn.Module, windows: Windows, *, share: bool = True) -> None:
+        self.windows = windows
+        self._network = network
+        self._shared = shared_frames(network, windows) if share else None
+        self.batch = BATCH if self._shared is None else SHARED_BATCH
+
+    @property
+    def shares(self) -> bool:
+        """Whether frames are shared."""
+        return self._shared is not None
+
+    @torch.no_grad()
+    def __call__(self, samples: np.ndarray, count: int) -> np.ndarray:
+        """Probabilities `[count, K]` of the first windows of int16 `samples`.
+
+        Windows that reach over the end are padded with the mean of what they have. A window of one
+        constant value, such as digital silence, has probability 0 for every class.
+        """
+        whole = min(count, self.windows.count(len(samples)))
+        parts = [self._whole(samples, whole)] if whole else []
+        parts += [self._padded(samples, number) for number in range(whole, count)]
+        return np.concatenate(parts)
+
+    def _whole(self, samples: np.ndarray, count: int) -> np.ndarray:
+        if self._shared is not None:
+            taken, sounding = self._shared(samples, count)
+            logits: Tensor = self._network(taken)
+            return _probabilities(logits, torch.from_numpy(sounding))
+        segment, hop = self.windows.segment, self.windows.hop
+        views = np.lib.stride_tricks.sliding_window_view(samples, segment)[: count * hop : hop]
+        return self._each(views)
+
+    def _padded(self, samples: np.ndarray, number: int) -> np.ndarray:
+        rest = samples[number * self.windows.hop :].astype(np.float32)
+        padded = np.full((1, self.windows.segment), rest.mean(), np.float32)
+        padded[0, : len(rest)] = rest
+        return self._each(padded)
+
+    def _each(self, views: np.ndarray) -> np.ndarray:
+        x = normalise(torch.from_numpy(views.astype(np.float32))[:, None])
+        return _probabilities(self._network(x), x.flatten(1).any(dim=1))
+
+
+def _probabilities(logits: Tensor, sounding: Tensor) -> np.ndarray:
+    return (torch.softmax(logits, dim=1) * sounding[:, None]).numpy()
 
 
 class ScoredRecording:
     """Iterates over one recording as `(number of the first window, probabilities [B, K])`.
 
     Windows start every `hop` samples from 0; the last one is padded with its own mean where the
-    recording ends, so that every sample is covered. A window of one constant value, such as digital
-    silence, has probability 0 for every class. Memory does not depend on the length. After
-    the iteration `verdict` is set, and `frames`, the samples at the model's rate, counts along.
+    recording ends, so that every sample is covered. Memory does not depend on the length. After the
+    iteration `verdict` is set; `frames`, the samples at the model's rate, counts along.
 
     Args:
-        path: the recording; however damaged, reading it does not raise.
-        model: in eval mode, gives logits `[N, K]` for normalised `[N, 1, T]`.
+        sound: the recording; however damaged, reading it does not raise.
+        scorer: of the model.
         sample_rate: of the model, in Hz.
-        windows: what to cut; `windows.segment` is the model's T.
     """
 
-    def __init__(self, path: Path, model: nn.Module, sample_rate: int, windows: Windows) -> None:
-        self._path, self._model = path, model
-        self._rate, self._windows = sample_rate, windows
+    def __init__(self, sound: Sound, scorer: WindowScorer, sample_rate: int) -> None:
+        self._sound, self._score, self._rate = sound, scorer, sample_rate
         self.frames = 0
-        self.promised_s = 0.0  # seconds, by the header
+        self.promised_s = sound.promised_s  # by the header, which may lie
         self.verdict = Verdict("unreadable", "not read yet")
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        segment, hop = self._windows.segment, self._windows.hop
-        full = (BATCH - 1) * hop + segment
+        windows, batch = self._score.windows, self._score.batch
+        full = (batch - 1) * windows.hop + windows.segment
         held, first = np.zeros(0, np.int16), 0  # `held` begins with window number `first`
-        with Reader(self._path) as reader:
-            self.promised_s = reader.promised_s
-            blocks = resampled(reader, reader.source_rate, self._rate)
-            with ahead(blocks if reader.source_rate else iter(())) as stream:
+        with self._sound as sound:
+            blocks = resampled(sound, sound.source_rate, self._rate)
+            with ahead(blocks if sound.source_rate else iter(())) as stream:
                 for block in stream:
                     samples, _ = pcm(block)
                     self.frames += len(samples)
                     held = np.concatenate([held, samples])
                     while len(held) >= full:
-                        yield first, self._score(held[:full])
-                        held, first = held[BATCH * hop :], first + BATCH
-        self.verdict = reader.verdict
-        if self.frames < segment / 2:
+                        yield first, self._score(held[:full], batch)
+                        held, first = held[batch * windows.hop :], first + batch
+        self.verdict = sound.verdict
+        if self.frames < windows.segment / 2:
             if self.verdict.status in ("ok", "partial"):
                 reason = (
                     f"{self.frames / self._rate:.3f} s is shorter than half a window of "
-                    f"{segment / self._rate:.3g} s"
+                    f"{windows.segment / self._rate:.3g} s"
                 )
                 notes = [self.verdict.reason, reason] if self.verdict.reason else [reason]
                 self.verdict = replace(self.verdict, status="empty", reason="; ".join(notes))
             return
-        left = self._windows.covering(self.frames) - first
+        left = windows.covering(self.frames) - first
         if left > 0:
             yield first, self._score(held, left)
 
-    @torch.no_grad()
-    def _score(self, samples: np.ndarray, count: int = BATCH) -> np.ndarray:
-        segment, hop = self._windows.segment, self._windows.hop
-        whole = min(count, self._windows.count(len(samples)))
-        parts: list[Tensor] = []
-        if whole:
-            views = np.lib.stride_tricks.sliding_window_view(samples, segment)[: whole * hop : hop]
-            parts.append(torch.from_numpy(views.astype(np.float32)))
-        for number in range(whole, count):
-            rest = torch.from_numpy(samples[number * hop :].astype(np.float32))
-            padded = rest.mean().repeat(segment)
-            padded[: len(rest)] = rest
-            parts.append(padded[None])
-        x = normalise(torch.cat(parts)[:, None])
-        logits: Tensor = self._model(x)
-        sounding = x.flatten(1).any(dim=1, keepdim=True)
-        return (torch.softmax(logits, dim=1) * sounding).numpy()
+    @property
+    def marked(self) -> list[tuple[int, int]]:
+        """First and last window of each stretch of windows with samples that were not finite."""
+        windows, rate, source = self._score.windows, self._rate, self.verdict.source_rate
+        most = windows.covering(self.frames) - 1 if self.frames >= windows.segment / 2 else -1
+        stretches: list[tuple[int, int]] = []
+        for start, end in self._sound.bad:  # whole numbers: samples of both rates in one unit
+            first = max(0, (start * rate - windows.segment * source) // (windows.hop * source) + 1)
+            last = min(most, (end * rate - 1) // (windows.hop * source))
+            if first > last:
+                continue
+            if stretches and first <= stretches[-1][1] + 1:
+                first = stretches.pop()[0]
+            stretches.append((first, last))
+        return stretches

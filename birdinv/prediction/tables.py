@@ -12,6 +12,7 @@ from birdinv.audio.windows import Windows
 from birdinv.errors import SettingError
 
 COLUMNS = ("file", "start_s", "end_s", "label", "score")
+ABSOLUTE_TIME = "absolute_time"  # a column more, where it is asked for
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,4 @@ def native_row(
         frames: samples of the recording, where a padded last window ends.
     """
     first, last, label, score = detection
-    start = first * windows.hop / sample_rate
-    end = min(last * windows.hop + windows.segment, frames) / sample_rate
-    return file, f"{start:.3f}", f"{end:.3f}", label, f"{score:.4f}"
+    return file, *windows.seconds(first, last, sample_rate, frames), label, f"{score:.4f}"

@@ -10,8 +10,7 @@ import numpy as np
 from birdinv.audio.reading import Reader
 from birdinv.audio.resampling import resampled
 from birdinv.errors import NothingReadable
-from birdinv.networks.saved import load_listener
-from birdinv.prediction.scoring import ScoredRecording
+from birdinv.prediction.listener import Listener
 from birdinv.prediction.tables import Choice, detections
 from birdinv.reporting.figures import Detection
 from birdinv.reporting.page import RecordingView
@@ -26,9 +25,9 @@ def view_recording(run: Path, path: Path, *, min_conf: float = 0.5) -> Recording
     Raises:
         NothingReadable: there is no sound in it.
     """
-    model, description, hearing = load_listener(run)
-    rate, windows = hearing.sample_rate, hearing.windows
-    scored = ScoredRecording(path, model, rate, windows)
+    listener = Listener.load(run)
+    rate, windows = listener.sample_rate, listener.windows
+    scored = listener.hear(path)
     last = int(LONGEST_S * rate)
 
     def first_windows() -> Iterator[tuple[int, np.ndarray]]:
@@ -38,7 +37,7 @@ def view_recording(run: Path, path: Path, *, min_conf: float = 0.5) -> Recording
             yield first, probabilities
 
     choice = Choice(min_conf, merge=0)
-    classes, non_events = description.classes, hearing.non_events
+    classes, non_events = listener.classes, listener.non_events
     with cpu_threads(1):  # as in `predict`
         found = [
             Detection(
