@@ -17,9 +17,11 @@ import click
 
 from birdinv.errors import BirdinvError
 
-COMMANDS = tuple(
-    ["demo", "segment", "train", "eval", "predict", "report", "export", "data", "reproduce"]
+# fmt: off
+COMMANDS = (
+    "demo", "segment", "train", "eval", "predict", "report", "export", "data", "reproduce",
 )
+# fmt: on
 
 
 class LazyGroup(click.Group):

@@ -16,18 +16,21 @@ from typing import Any
 import numpy as np
 
 from birdinv.errors import BirdinvError
-from birdinv.files import read_csv, read_json, whole_file
+from birdinv.files import read_csv, read_json
 from birdinv.reporting import figures
 from birdinv.reporting.figures import Detection
 from birdinv.reporting.markup import (
     PERCENT,
-    STYLE,
+    card,
+    cards_of,
     data_uri,
     escaped,
     mapping,
     number,
+    origin_of,
     picture_of,
     table_of,
+    write_page,
 )
 
 _MAX_SOUND_S = 30.0
@@ -59,6 +62,7 @@ _PER_CLASS = {
     "average_precision": "Average precision",
     "roc_auc": "ROC-AUC",
 }
+_GROUPS = {"counts": "Data", "config": "Settings", "versions": "Library versions"}
 _OUTCOMES = {
     "running": "Training had not finished when this page was written.",
     "interrupted": "Training was interrupted: the numbers are those up to the interruption.",
@@ -91,7 +95,6 @@ def write_report(run: Path, *, recordings: Sequence[RecordingView] = ()) -> Path
         BirdinvError: `run.json` cannot be read, or the page cannot be written.
     """
     facts = read_json(run / "run.json", "the record of a run; give a folder birdinv train made")
-    name = escaped(run.resolve().name)
     outcome = _OUTCOMES.get(str(facts.get("outcome")))
     evaluations = [
         (f"Results on {kind} recordings", run / f"evaluation-{split}.json")
@@ -99,7 +102,6 @@ def write_report(run: Path, *, recordings: Sequence[RecordingView] = ()) -> Path
     ]
     evaluations = [(heading, path) for heading, path in evaluations if path.exists()]
     body = [
-        f"<h1>Training report: {name}</h1>",
         f"<p>{_summary(facts)}</p>",
         f'<p class="warn">{outcome}</p>' if outcome else "",
         *(f"<h2>{heading}</h2>{_shown(_evaluation, path)}" for heading, path in evaluations),
@@ -108,27 +110,9 @@ def write_report(run: Path, *, recordings: Sequence[RecordingView] = ()) -> Path
         "<h2>Recordings</h2>",
         *(f"<h3>{escaped(view.name)}</h3>{_shown(_recording, view)}" for view in recordings),
         "" if recordings else "<p>No recording was given to this page.</p>",
-        _settings(facts),
+        origin_of(facts, _GROUPS, is_open="Data"),
     ]
-    policy = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-    page = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Training report: {name}</title><style>{STYLE}</style></head><body>
-{chr(10).join(part for part in body if part)}
-</body></html>
-"""
-    path = run / "report.html"
-    try:
-        with whole_file(path, "wb") as file:
-            # A file name that is no valid Unicode must not keep the page from being written.
-            file.write(page.encode("utf-8", "replace"))
-    except OSError as error:
-        raise BirdinvError(
-            f"{path}: cannot write the report ({error.strerror}); make the folder writable."
-        ) from error
-    return path
+    return write_page(run / "report.html", f"Training report: {run.resolve().name}", body)
 
 
 def _shown(build: Callable[[Any], str], source: Any) -> str:
@@ -198,10 +182,7 @@ def _headlines(result: Mapping[str, Any], classes: int) -> str:
             low, high = (number(bound, percent=percent) for bound in interval)
             span = f"95{PERCENT} interval<br>{low.removesuffix(PERCENT)}–{high}"
         value = number(result.get(key), percent=percent)
-        cards.append(
-            f'<div class="card"><span>{name}</span><b>{value}</b><span>{span}</span>'
-            f"<small>{meaning}</small></div>"
-        )
+        cards.append(card(name, value, span, meaning))
     note = (
         f"Counted on {number(result.get('recordings'))} recordings "
         f"({number(result.get('segments'))} segments). The interval shows how far a number could "
@@ -210,7 +191,7 @@ def _headlines(result: Mapping[str, Any], classes: int) -> str:
     if classes:
         chance = number(1 / classes, percent=True)
         note += f" Guessing among {classes} classes would be right {chance} of the time."
-    return f'<div class="cards">{"".join(cards)}</div><p class="note">{note}</p>'
+    return f'{cards_of(cards)}<p class="note">{note}</p>'
 
 
 def _training(path: Path) -> str:
@@ -240,16 +221,3 @@ def _recording(view: RecordingView) -> str:
         file.writeframes(np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes())
     sound = data_uri("audio/wav", memory)
     return f'{picture}<audio controls preload="metadata" src="{sound}"></audio>'
-
-
-def _settings(facts: Mapping[str, Any]) -> str:
-    parts = ["<h2>Settings and origin</h2>"]
-    groups = {"counts": "Data", "config": "Settings", "versions": "Library versions"}
-    origin = {key: value for key, value in facts.items() if key not in groups}
-    tables = {name: mapping(facts.get(key)) for key, name in groups.items()} | {"Origin": origin}
-    for name, values in tables.items():
-        rows = [(key.replace("_", " "), value) for key, value in values.items()]
-        table = table_of(rows) if rows else "<p>Nothing of this is in run.json.</p>"
-        is_open = " open" if name == "Data" else ""
-        parts.append(f"<details{is_open}><summary>{name}</summary>{table}</details>")
-    return "\n".join(parts)
