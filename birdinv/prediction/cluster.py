@@ -86,7 +86,7 @@ class Cluster:
             n_workers=int(text),
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,
         )
 

@@ -17,9 +17,8 @@ from birdinv.audio.sources import Source
 from birdinv.audio.windows import Windows
 from birdinv.files import row_writer, whole_file
 from birdinv.prediction.formats import Recorded, write_formats
-from birdinv.prediction.recorders import absolute, recorded_at
+from birdinv.prediction.recorders import ABSOLUTE_TIME, absolute, recorded_at
 from birdinv.prediction.tables import (
-    ABSOLUTE_TIME,
     COLUMNS,
     DEFAULT_CHOICE,
     Choice,

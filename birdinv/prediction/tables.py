@@ -12,7 +12,6 @@ from birdinv.audio.windows import Windows
 from birdinv.errors import SettingError
 
 COLUMNS = ("file", "start_s", "end_s", "label", "score")
-ABSOLUTE_TIME = "absolute_time"  # a column more, where it is asked for
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ vertical-align:top}
 min-width:5rem}
 .numbers th:first-child,.numbers td:first-child{text-align:left;min-width:7rem}
 summary{cursor:pointer;padding:.4rem 0}
-.words td{min-width:6.5rem}.words td:first-child{min-width:11rem}
+.words td{min-width:6.5rem}.words td:first-child{min-width:14rem}
 .words td:nth-child(3){min-width:15rem}.words td:last-child{white-space:nowrap}
 .heat th,.heat td{min-width:1.75rem;padding:.2rem .25rem;border:1px solid var(--paper);
 font-size:.8rem;font-variant-numeric:tabular-nums;text-align:center;vertical-align:middle;
