@@ -1,6 +1,7 @@
 """`predict`: a table for every recording whatever lies beside it, a row for every input."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from birdinv.audio.sources import Source
 from birdinv.audio.windows import Windows
 from birdinv.errors import BirdinvError, Interrupted, NothingReadable
 from birdinv.files import whole_file
+from birdinv.prediction import journal as journals
 from birdinv.prediction import run as prediction
 from birdinv.prediction.job import FileResult, Heard, Job, Settings
 from birdinv.prediction.listener import Listener
@@ -339,3 +341,166 @@ def test_odd_audio_of_the_field_ends_in_a_status_each(
     audio = {p.name for p in (data / "odd_audio").iterdir() if p.suffix.lower() != ".csv"}
     assert {file.file for file in result.files} == audio
     assert len(result.files) == sum(result.statuses.values())
+
+
+class FullDisk(Job):
+    """Has no space for the table of the third file."""
+
+    done = 0
+
+    def work(self, source: Source, heard: Heard) -> FileResult:
+        FullDisk.done += 1
+        if FullDisk.done == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._output / "c.csv"))
+        return super().work(source, heard)
+
+
+@pytest.mark.parametrize("nothing_fits", [False, True])
+def test_a_full_disk_is_a_sentence_and_what_is_done_is_kept(
+    run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_fits: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    FullDisk.done = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction, "Job", FullDisk)
+        if nothing_fits:  # not even the tables about all files
+            patched.setattr(prediction, "write_combined", full)
+        with pytest.raises(BirdinvError, match=r"c.csv: No space left.*2 files done so far") as e:
+            predict(run, [field], tmp_path / "out", settings=ALL)
+    assert e.value.exit_code == 1
+    result = predict(run, [field], tmp_path / "out", settings=ALL)
+    assert result.resumed == 2
+    predict(run, [field], tmp_path / "whole", settings=ALL)
+    assert tables(tmp_path / "out") == tables(tmp_path / "whole")
+
+
+def test_a_disk_that_fills_up_within_a_line_of_the_journal(
+    run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes, lines = os.write, []
+
+    def filling(descriptor: int, data: bytes) -> int:
+        lines.append(data)
+        if len(lines) == 4:
+            return write_bytes(descriptor, data[:50])
+        if len(lines) > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_bytes(descriptor, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journals.os, "write", filling)
+        with pytest.raises(BirdinvError, match="No space left"):
+            predict(run, [field], tmp_path / "out", settings=ALL)
+    assert predict(run, [field], tmp_path / "out", settings=ALL).resumed == 2
+    predict(run, [field], tmp_path / "whole", settings=ALL)
+    assert tables(tmp_path / "out") == tables(tmp_path / "whole")
+
+
+def test_the_disk_of_the_recordings_goes_and_comes_back(
+    run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(field, tmp_path / "disk/field")
+
+    class Unplugged(Job):
+        def work(self, source: Source, heard: Heard) -> FileResult:
+            if source.name == "a.flac" and (tmp_path / "disk").exists():
+                (tmp_path / "disk").rename(tmp_path / "away")
+            return super().work(source, heard)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction, "Job", Unplugged)
+        result = predict(run, [tmp_path / "disk/field"], tmp_path / "out", settings=ALL)
+    lost = [file for file in result.files if file.status == "unreadable"]
+    assert lost and all("No such file" in file.reason for file in lost)
+    (tmp_path / "away").rename(tmp_path / "disk")
+    result = predict(run, [tmp_path / "disk/field"], tmp_path / "out", settings=ALL)
+    assert result.statuses == Counter(ok=6) and result.resumed == 6 - len(lost)
+    predict(run, [field], tmp_path / "whole", settings=ALL)
+    assert tables(tmp_path / "out") == tables(tmp_path / "whole")
+
+
+def test_what_changed_is_scored_again_and_what_is_gone_is_told(
+    run: Path, field: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(field, tmp_path / "field")
+    predict(run, [tmp_path / "field"], tmp_path / "out", settings=ALL)
+    write(tmp_path / "field/a.wav", sound(30, 3.0))
+    (tmp_path / "field/a.flac").unlink()
+    write(tmp_path / "field/new.wav", sound(31, 2.0))
+    result = predict(run, [tmp_path / "field"], tmp_path / "out", settings=ALL)
+    assert result.resumed == 4
+    assert "1 files have changed since" in result.warnings[0]
+    assert "1 files that were scored earlier are no longer there" in result.warnings[1]
+    predict(run, [tmp_path / "field"], tmp_path / "whole", settings=ALL)
+    out = tables(tmp_path / "out")
+    assert out.pop("a.flac.birdinv.csv") and out == tables(tmp_path / "whole")
+
+
+def test_other_settings_need_another_folder(run: Path, field: Path, tmp_path: Path) -> None:
+    predict(run, [field], tmp_path / "out", settings=ALL)
+    before = contents(tmp_path / "out")
+    for settings, words in (
+        (Settings(Choice(0.1)), "min conf: 0 there, 0.1 now"),
+        (Settings(Choice(0), overlap=0.3), "overlap: null there, 0.3 now"),
+        (Settings(Choice(0), absolute_time=True), "absolute time: false there, true now"),
+    ):
+        with pytest.raises(BirdinvError, match=words):
+            predict(run, [field], tmp_path / "out", settings=settings)
+    shutil.copytree(run / "model", tmp_path / "model")
+    info = json.loads((tmp_path / "model/model.json").read_text())
+    info["non_events"] = []
+    (tmp_path / "model/model.json").write_text(json.dumps(info))
+    with pytest.raises(BirdinvError, match="description: "):
+        predict(tmp_path / "model", [field], tmp_path / "out", settings=ALL)
+    with pytest.raises(BirdinvError, match=r'inputs: \["field0"\] there, \["z"\] now'):
+        predict(run, [field / "z"], tmp_path / "out", settings=ALL)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(
+    run: Path, field: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").touch()
+    with pytest.raises(BirdinvError, match="already exists; give -o a new folder"):
+        predict(run, [field], tmp_path / "out")
+    assert set(contents(tmp_path / "out")) == {"thesis.tex"}
+
+
+def test_formats_and_times_can_be_asked_for_later_and_come_out_the_same(
+    run: Path, tmp_path: Path
+) -> None:
+    for name in ("20260501_235959.wav", "S4A_20260502_053000.wav", "noon.wav"):
+        write(tmp_path / "in" / name, sound(3, 3.0))
+    settings = Settings(Choice(0), absolute_time=True)
+    every = ("raven", "audacity", "kaleidoscope", "birdnet", "parquet")
+    first = predict(run, [tmp_path / "in"], tmp_path / "out", settings=settings)
+    assert any("1 file names tell no time" in text for text in first.warnings)
+    predict(run, [tmp_path / "in"], tmp_path / "out", settings=settings, rtypes=every)
+    predict(run, [tmp_path / "in"], tmp_path / "whole", settings=settings, rtypes=every, workers=2)
+    assert tables(tmp_path / "out") == tables(tmp_path / "whole")
+    table = rows(tmp_path / "out/combined.csv")
+    times = {row["file"]: row["absolute_time"] for row in reversed(table)}
+    assert times == {
+        "20260501_235959.wav": "2026-05-01T23:59:59.000",
+        "S4A_20260502_053000.wav": "2026-05-02T05:30:00.000",
+        "noon.wav": "",
+    }
+    later = [row for row in table if row["file"].startswith("2026") and row["start_s"] > "1"]
+    assert later and all(row["absolute_time"].startswith("2026-05-02T00:00:0") for row in later)
+
+
+def test_the_largest_files_go_first(run: Path, tmp_path: Path) -> None:
+    for seconds in (2, 5, 1, 4, 3):
+        write(tmp_path / "in" / f"{seconds}.wav", sound(1, float(seconds)))
+    predict(run, [tmp_path / "in"], tmp_path / "out", settings=ALL)
+    lines = (tmp_path / "out/journal.jsonl").read_text().splitlines()[1:]
+    assert [json.loads(line)["file"] for line in lines] == [f"{n}.wav" for n in (5, 4, 3, 2, 1)]
+
+
+def test_the_report_is_written_when_asked_for(run: Path, field: Path, tmp_path: Path) -> None:
+    predict(run, [field], tmp_path / "out", settings=ALL, report=True)
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "robin" in page and "<audio" in page

@@ -39,9 +39,11 @@ def resampled(
 
 def pcm(block: np.ndarray) -> tuple[np.ndarray, int]:
     """(int16 samples, how many were clipped) of a float32 block at full scale 1."""
-    scaled = np.rint(block * np.float32(FULL_SCALE))
-    over = int(np.count_nonzero(np.abs(scaled) > FULL_SCALE))
-    if over:
+    scaled = block * np.float32(FULL_SCALE)
+    np.rint(scaled, out=scaled)
+    over = 0
+    if len(scaled) and not -FULL_SCALE <= scaled.min() <= scaled.max() <= FULL_SCALE:
+        over = int(np.count_nonzero(np.abs(scaled) > FULL_SCALE))
         np.clip(scaled, -FULL_SCALE, FULL_SCALE, out=scaled)
     return scaled.astype(np.int16), over
 

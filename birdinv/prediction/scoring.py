@@ -122,17 +122,21 @@ class ScoredRecording:
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         windows, batch = self._score.windows, self._score.batch
         full = (batch - 1) * windows.hop + windows.segment
-        held, first = np.zeros(0, np.int16), 0  # `held` begins with window number `first`
+        parts, first = [np.zeros(0, np.int16)], 0  # which begin with window number `first`
         with self._sound as sound:
             blocks = resampled(sound, sound.source_rate, self._rate)
             with ahead(blocks if sound.source_rate else iter(())) as stream:
                 for block in stream:
                     samples, _ = pcm(block)
                     self.frames += len(samples)
-                    held = np.concatenate([held, samples])
+                    parts.append(samples)
+                    if self.frames - first * windows.hop < full:
+                        continue
+                    held = np.concatenate(parts)
                     while len(held) >= full:
                         yield first, self._score(held[:full], batch)
                         held, first = held[batch * windows.hop :], first + batch
+                    parts = [held]
         self.verdict = sound.verdict
         if self.frames < windows.segment / 2:
             if self.verdict.status in ("ok", "partial"):
@@ -145,7 +149,7 @@ class ScoredRecording:
             return
         left = windows.covering(self.frames) - first
         if left > 0:
-            yield first, self._score(held, left)
+            yield first, self._score(np.concatenate(parts), left)
 
     @property
     def marked(self) -> list[tuple[int, int]]:

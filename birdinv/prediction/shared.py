@@ -47,13 +47,14 @@ class SharedFrames:
         self._piece = stride if kernel % stride == 0 else kernel
         weight = layer.weight.detach()[:, 0]
         pieces = weight.reshape(len(weight), -1, self._piece).transpose(0, 1)
-        self._weight = pieces.flatten(0, 1).contiguous().numpy()  # [m·O, L]
+        self._weight = pieces.flatten(0, 1).T.contiguous()  # [L, m·O]
         self._sums = pieces.double().sum(dim=2).numpy()  # [m, O]
+        self._offset = self._sums.sum(axis=0)
         bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
         self._bias = bias.double().numpy()
         frames = (windows.segment - kernel) // stride + 1
-        self._span, step = (pool.frames, pool.step) if pool else (1, 1)
-        self._places = np.arange(0, frames - self._span + 1, step)  # of a window's values
+        self._span, self._step = (pool.frames, pool.step) if pool else (1, 1)
+        self._values = (frames - self._span) // self._step + 1  # of a window and channel
 
     def __call__(self, samples: np.ndarray, count: int) -> tuple[Taken, np.ndarray]:
         """(what the layers give, which windows sound) of the first `count` windows.
@@ -64,15 +65,21 @@ class SharedFrames:
         hop, segment = self._windows.hop, self._windows.segment
         level, peak = _level_and_peak(samples, count, self._windows, self._stride)
         sounding = peak > 0
+        scale = sounding / np.where(sounding, peak, 1)
         frames = self._frames(samples[: (count - 1) * hop + segment])
         best = frames[: len(frames) - self._span + 1].copy()
         for later in range(1, self._span):
             np.maximum(best, frames[later : later + len(best)], out=best)
-        starts = np.arange(count) * (hop // self._stride)
-        values = best[starts[:, None] + self._places]  # [count, F, O]
-        values -= (level[:, None] * self._sums.sum(axis=0))[:, None]
-        values *= (sounding / np.where(sounding, peak, 1))[:, None, None]
-        values += self._bias
+        # Frames of a window are `step` rows apart, its neighbour's begin a hop further: no copy.
+        row, column = best.strides
+        windows = np.lib.stride_tricks.as_strided(
+            best,
+            (count, self._values, best.shape[1]),
+            (hop // self._stride * row, self._step * row, column),
+            writeable=False,
+        )
+        values = windows * scale[:, None, None]
+        values += (self._bias - (level * scale)[:, None] * self._offset)[:, None]
         taken = torch.from_numpy(values.astype(np.float32)).transpose(1, 2)
         return Taken(taken, self._last), sounding
 
@@ -83,10 +90,9 @@ class SharedFrames:
         pieces = pieces[:: self._stride][:many].astype(np.float32)
         means = pieces.mean(axis=1, keepdims=True)
         pieces -= means
-        products = (torch.from_numpy(pieces) @ torch.from_numpy(self._weight.T)).numpy()
-        parts = products.astype(np.float64).reshape(many, *self._sums.shape)  # [blocks, m, O]
-        parts += means[:, :, None] * self._sums
-        frames = parts[: many - len(self._sums) + 1, 0]
+        products = (torch.from_numpy(pieces) @ self._weight).numpy()
+        parts = products.reshape(many, *self._sums.shape) + means[:, :, None] * self._sums
+        frames: np.ndarray = parts[: many - len(self._sums) + 1, 0]
         for j in range(1, len(self._sums)):
             frames = frames + parts[j : j + len(frames), j]
         return frames
