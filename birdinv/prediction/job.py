@@ -119,7 +119,7 @@ class Job:
             _sha256(weights / "model.json"),
             {
                 "birdinv": birdinv.__version__,
-                "torch": torch.__version__,
+                "torch": str(torch.__version__),  # its own kind of text would import torch
                 "python": platform.python_version(),
             },
         )

@@ -1,0 +1,300 @@
+"""Batch prediction: how fast, how large, how many tiny files, beside the ceiling and a peer.
+
+    python benchmarks/prediction.py [realtime|shared|workers|memory|startup|tiny|peer ...]
+
+Default: all but the peer. Real recordings (`BIRDINV_DATA`, the folder that holds `bird_kenya6`) are
+tiled to the lengths needed. Both sides of a ratio are measured in turn in one run, medians are
+kept: the machine is shared, so read the ratios and not the times. Results go into
+`benchmarks/results/prediction.json`. The peer is OpenSoundscape in an environment of its own, whose
+Python is named by `PEER_PYTHON`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from birds import DECODE, RESULTS, measured_in_process, tiled
+
+RATE, SEGMENT, HOP = 22050, 11025, 1102
+CLASSES = 10
+TINY = 50_000
+BIRDINV = str(Path(sys.executable).parent / "birdinv")
+ONE_CORE = "import os; os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\n"
+
+PREDICT = """
+import json, sys, time
+from pathlib import Path
+import birdinv.prediction.listener
+from birdinv.prediction.run import predict
+started = time.perf_counter()
+result = predict(Path(sys.argv[1]), [Path(sys.argv[2])], Path(sys.argv[3]))
+wall = time.perf_counter() - started
+print(json.dumps([wall, sum(f.detections for f in result.files),
+                  sum(f.windows for f in result.files)]))
+"""
+# A process of its own, so that the largest of its children is the one that read the file.
+PEAK = """
+import json, resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, capture_output=True)
+print(json.dumps([resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
+"""
+READ = """
+import json, sys, time
+from pathlib import Path
+from birdinv.audio.reading import Reader
+from birdinv.audio.resampling import pcm, resampled
+from birdinv.audio.sources import find_sources
+started = time.perf_counter()
+for source in find_sources([Path(sys.argv[1])]).found:
+    with Reader(source.path) as reader:
+        for block in resampled(reader, reader.source_rate, int(sys.argv[2])):
+            pcm(block)
+print(json.dumps([time.perf_counter() - started]))
+"""
+
+
+def model(scratch: Path) -> Path:
+    """A Bird10 of ten classes with random weights, sure of itself often enough to write rows."""
+    import torch
+
+    from birdinv.networks import build
+    from birdinv.networks.saved import Description, Hearing, save_model
+
+    torch.manual_seed(0)
+    network = build("bird10", classes=CLASSES, shape=(1, SEGMENT))
+    with torch.no_grad():
+        network.head.weight.mul_(100)  # type: ignore[union-attr, operator]
+    names = [f"bird {number}" for number in range(CLASSES)]
+    description = Description("bird10", network.sizes, names, Hearing(RATE, SEGMENT, HOP, []))  # type: ignore[arg-type]
+    save_model(scratch / "model", network.state_dict(), description)
+    return scratch / "model"
+
+
+def realtime(scratch: Path) -> dict[str, Any]:
+    """1 h of FLAC at 48 kHz on one core: `predict` beside decoding + resampling alone."""
+    network, file = model(scratch), tiled(scratch, "flac", 1)
+    walls: dict[str, list[float]] = {"decode + resample": [], "predict": []}
+    rows = windows = 0.0
+    for turn in range(7):
+        walls["decode + resample"].append(
+            measured_in_process(ONE_CORE + DECODE, str(file), "r")[0]
+        )
+        wall, rows, windows = measured_in_process(
+            ONE_CORE + PREDICT, str(network), str(file), str(scratch / f"out{turn}")
+        )
+        walls["predict"].append(wall)
+    times = {name: statistics.median(values) for name, values in walls.items()}
+    shares = [a / b for a, b in zip(*walls.values(), strict=True)]
+    return {
+        **{f"{name}_s": round(value, 3) for name, value in times.items()},
+        "realtime_factor": round(3600 / times["predict"]),
+        "ceiling_realtime_factor": round(3600 / times["decode + resample"]),
+        "share_of_ceiling": round(statistics.median(shares), 3),
+        "share_of_ceiling_each": [round(share, 3) for share in shares],
+        "asked": "at least 0.6",
+        "windows": int(windows),
+        "rows": int(rows),
+        "note": "one core, 90.7 % overlap (hop of 1024 samples), tables written",
+    }
+
+
+def shared(scratch: Path) -> dict[str, Any]:
+    """The network part alone: shared frames against every window by itself, same windows."""
+    import torch
+
+    from birdinv.audio.windows import Windows
+    from birdinv.networks.saved import load_listener
+    from birdinv.prediction.scoring import WindowScorer
+
+    torch.set_num_threads(1)
+    network = load_listener(model(scratch))[0]
+    windows = Windows(SEGMENT, 1024)
+    samples = np.random.default_rng(0).normal(0, 3000, 1024 * 2047 + SEGMENT).astype(np.int16)
+    scorers = {
+        "shared": WindowScorer(network, windows),
+        "by itself": WindowScorer(network, windows, share=False),
+    }
+    times: dict[str, list[float]] = {name: [] for name in scorers}
+    scores: dict[str, list[np.ndarray]] = {}
+    for _ in range(9):
+        for name, scorer in scorers.items():
+            started = time.perf_counter()
+            scores[name] = [
+                scorer(samples[first * 1024 :], scorer.batch)
+                for first in range(0, 2048, scorer.batch)
+            ]
+            times[name].append(time.perf_counter() - started)
+    one, other = (np.concatenate(parts) for parts in scores.values())
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        **{f"{name}_us_per_window": round(1e6 * t / 2048, 1) for name, t in medians.items()},
+        "ratio": round(medians["by itself"] / medians["shared"], 1),
+        "asked": "at least 5",
+        "largest_difference_of_a_probability": float(np.abs(one - other).max()),
+    }
+
+
+def workers(scratch: Path) -> dict[str, Any]:
+    """32 files of 6 minutes: one worker and two, start-up included."""
+    network, hour = model(scratch), tiled(scratch, "flac", 0.1)
+    (scratch / "in").mkdir()
+    for number in range(32):
+        os.link(hour, scratch / "in" / f"{number}.flac")
+    walls: dict[str, list[float]] = {"1": [], "2": []}
+    for turn in range(3):
+        for count, values in walls.items():
+            command = [BIRDINV, "predict", str(network), str(scratch / "in"), "--workers", count]
+            started = time.perf_counter()
+            out = str(scratch / f"out{count}-{turn}")
+            subprocess.run([*command, "-o", out], check=True, capture_output=True)
+            values.append(time.perf_counter() - started)
+    ratios = [one / two for one, two in zip(*walls.values(), strict=True)]
+    return {
+        **{f"workers_{n}_s": round(statistics.median(values), 2) for n, values in walls.items()},
+        "ratio": round(statistics.median(ratios), 2),
+        "ratio_each": [round(ratio, 2) for ratio in ratios],
+        "asked": "at least 1.7",
+        "note": "32 FLAC files of 6 minutes at 48 kHz; two cores shared with others",
+    }
+
+
+def memory(scratch: Path) -> dict[str, Any]:
+    """Peak memory of the process that reads: a 6-hour file beside one of 10 minutes."""
+    network, peaks = model(scratch), {}
+    for hours in (1 / 6, 6):
+        file = tiled(scratch, "flac", hours)
+        command = [BIRDINV, "predict", str(network), str(file), "-o", str(scratch / f"out{hours}")]
+        peaks[hours] = measured_in_process(PEAK, *command)[0]
+        file.unlink()
+    return {
+        "ten_minutes_mb": round(peaks[1 / 6]),
+        "six_hours_mb": round(peaks[6]),
+        "ratio": round(peaks[6] / peaks[1 / 6], 3),
+        "asked": "at most 1.1",
+    }
+
+
+def startup(scratch: Path) -> dict[str, Any]:
+    """From the command to the first row of one short file, and what importing torch takes."""
+    network = model(scratch)
+    (scratch / "in").mkdir()
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * RATE)
+    soundfile.write(scratch / "in/a.wav", noise, RATE)
+    first, done, torch_s = [], [], []
+    for turn in range(9):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import torch"], check=True)
+        torch_s.append(time.perf_counter() - started)
+        out = scratch / f"out{turn}"
+        command = [BIRDINV, "predict", str(network), str(scratch / "in"), "-o", str(out)]
+        command += ["--min-conf", "0"]
+        started = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            table = out / "a.wav.birdinv.csv"
+            while not table.exists() and process.poll() is None:
+                time.sleep(0.005)
+            first.append(time.perf_counter() - started)
+            process.communicate()
+            done.append(time.perf_counter() - started)
+        if len(table.read_text().splitlines()) < 2:
+            raise RuntimeError("no row was written")
+    return {
+        "first_row_s": round(statistics.median(first), 2),
+        "first_row_best_s": round(min(first), 2),
+        "done_s": round(statistics.median(done), 2),
+        "import_torch_alone_s": round(statistics.median(torch_s), 2),
+        "asked": "below 3 s",
+    }
+
+
+def tiny(scratch: Path) -> dict[str, Any]:
+    """50 000 files of one second: what `predict` takes beside reading them, for each."""
+    network = model(scratch)
+    rng = np.random.default_rng(0)
+    for number in range(50):
+        path = scratch / "sound" / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, rng.normal(0, 0.1, RATE), RATE)
+    for number in range(TINY):  # names of the same bytes: the disk is not what is measured
+        folder = scratch / "in" / f"{number // 1000:02}"
+        folder.mkdir(parents=True, exist_ok=True)
+        os.link(scratch / "sound" / f"{number % 50}.wav", folder / f"{number:05}.wav")
+    walls: dict[str, list[float]] = {"read": [], "1 worker": [], "2 workers": []}
+    for turn in range(2):
+        walls["read"].append(measured_in_process(READ, str(scratch / "in"), str(RATE))[0])
+        for count in (1, 2):
+            out = scratch / f"out{count}"
+            command = [BIRDINV, "predict", str(network), str(scratch / "in"), "-o", str(out)]
+            started = time.perf_counter()
+            subprocess.run(
+                [*command, "--workers", str(count)], check=True, capture_output=True
+            )
+            walls[f"{count} worker" + "s" * (count > 1)].append(time.perf_counter() - started)
+            shutil.rmtree(out)
+            print(turn, walls, flush=True)
+    times = {name: min(values) for name, values in walls.items()}
+    one, two = (times[name] - times["read"] for name in ("1 worker", "2 workers"))
+    return {
+        "files": TINY,
+        **{f"{name}_s": round(value, 1) for name, value in times.items()},
+        "overhead_ms_per_file": round(1e3 * one / TINY, 3),
+        "overhead_ms_per_file_2_workers": round(1e3 * two / TINY, 3),
+        "asked": "below 3 ms",
+        "note": "overhead: all but listing, reading and converting; scoring 12 windows is in it",
+    }
+
+
+PEER = """
+import json, resource, sys, time, warnings
+warnings.filterwarnings("ignore")
+import torch
+torch.set_num_threads(1)
+import opensoundscape
+from opensoundscape import CNN
+from opensoundscape.ml.dataloaders import SafeAudioDataloader
+kind, overlap, *files = sys.argv[1:]
+model = CNN(architecture="resnet18", classes=[f"c{i}" for i in range(10)], sample_duration=0.5,
+            weights=None) if WEIGHTS else None
+"""
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "realtime": realtime,
+    "shared": shared,
+    "workers": workers,
+    "memory": memory,
+    "startup": startup,
+    "tiny": tiny,
+}
+
+
+def main() -> None:
+    """Runs the parts named on the command line."""
+    asked = sys.argv[1:] or [name for name in PARTS if name != "peer"]
+    if unknown := set(asked) - set(PARTS):
+        sys.exit(f"unknown parts {sorted(unknown)}; there are {', '.join(PARTS)}")
+    target = RESULTS / "prediction.json"
+    for name in asked:
+        with tempfile.TemporaryDirectory() as scratch:
+            result = PARTS[name](Path(scratch))
+        print(f"{name}: {result}", flush=True)
+        everything = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+        everything[name] = result
+        text = json.dumps(everything, indent=2, ensure_ascii=False) + "\n"
+        target.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
