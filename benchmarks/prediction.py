@@ -88,9 +88,7 @@ def realtime(scratch: Path) -> dict[str, Any]:
     walls: dict[str, list[float]] = {"decode + resample": [], "predict": []}
     rows = windows = 0.0
     for turn in range(7):
-        walls["decode + resample"].append(
-            measured_in_process(ONE_CORE + DECODE, str(file), "r")[0]
-        )
+        walls["decode + resample"].append(measured_in_process(ONE_CORE + DECODE, str(file), "r")[0])
         wall, rows, windows = measured_in_process(
             ONE_CORE + PREDICT, str(network), str(file), str(scratch / f"out{turn}")
         )
@@ -238,9 +236,7 @@ def tiny(scratch: Path) -> dict[str, Any]:
             out = scratch / f"out{count}"
             command = [BIRDINV, "predict", str(network), str(scratch / "in"), "-o", str(out)]
             started = time.perf_counter()
-            subprocess.run(
-                [*command, "--workers", str(count)], check=True, capture_output=True
-            )
+            subprocess.run([*command, "--workers", str(count)], check=True, capture_output=True)
             walls[f"{count} worker" + "s" * (count > 1)].append(time.perf_counter() - started)
             shutil.rmtree(out)
             print(turn, walls, flush=True)

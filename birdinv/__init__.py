@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from birdinv import networks as networks
+    from birdinv import prediction as prediction
     from birdinv.audio.store import Store as Store
     from birdinv.balance import Balance as Balance
     from birdinv.data.segmenting import segment as segment
@@ -54,6 +55,7 @@ _HOME = {
     "networks": "",
     "normalise": "networks.layers",
     "predict": "prediction.run",
+    "prediction": "",
     "reconstruct": "inversion",
     "segment": "data.segmenting",
     "train": "training.loop",
@@ -77,6 +79,7 @@ __all__ = [
     "networks",
     "normalise",
     "predict",
+    "prediction",
     "reconstruct",
     "segment",
     "train",

@@ -65,7 +65,7 @@ def birdinv() -> None:
     birdinv segment recordings/ -o store     recordings -> store
     birdinv train store -o run               store -> trained network
     birdinv eval run                         honest metrics
-    birdinv predict run field/ -o tables     tables of detections, and on after anything
+    birdinv predict run field/ -o tables     tables of detections
     birdinv data list                        data sets of the papers
     birdinv reproduce inv-table2             a table of them, a cell at a time
 

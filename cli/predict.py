@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from birdinv.errors import SettingError
+
 from .options import ANY_PATH, batch_exit_code, command_line, common, say_unread, summary, warn
 
 
@@ -62,7 +64,6 @@ def _merge(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
 @click.option("--report", is_flag=True, help="Write OUTPUT/report.html, with pictures and sound.")
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
     default=1,
     show_default=True,
     help="Processes; the largest files go first.",
@@ -111,6 +112,8 @@ def command(
 
     if top_n is not None and ctx.get_parameter_source("min_conf") is ParameterSource.DEFAULT:
         min_conf = 0.0  # what BirdNET's option of this name does
+    if workers < 1:
+        raise SettingError(f"--workers is {workers}; give at least 1")
     if cluster is not None and ctx.get_parameter_source("workers") is not ParameterSource.DEFAULT:
         raise click.UsageError("--workers is for this machine alone: leave it out with --cluster")
     with Progress("predict", "h of audio") as progress:

@@ -19,10 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 from birdinv_cli.main import COMMANDS, birdinv, main
+from little_disk import refuse_writes
 from small import contents, make_run, sound, write, write_bad, write_classes
-
-from birdinv import files
-from birdinv.audio import store_writer
 
 HEAVY = ("torch", "librosa", "sklearn", "matplotlib", "scipy", "soundfile", "numpy")
 QUICK = "--sample-rate 11025 --no-activity --overlap 0.5"
@@ -157,6 +155,37 @@ def test_the_path_from_recordings_to_tables(run: Command, place: Path) -> None:
     assert command.startswith("birdinv ")
 
 
+def test_the_same_command_again_goes_on_and_says_so(run: Command, place: Path) -> None:
+    line = "predict run rec -o tables --min-conf 0 --rtype raven,audacity --report"
+    first = run(line)
+    assert first.code == 0 and "report: tables/report.html" in first.out
+    assert "were done by an earlier call" not in first.out
+    again = run(line + " --workers 2")
+    assert again.code == 0 and "12 of them were done by an earlier call" in again.out
+    assert Path("tables/combined.raven.txt").stat().st_size > 1000
+    assert Path("tables/wren/wren0.wav.birdinv.audacity.txt").exists()
+    refused = run("predict run rec -o tables --min-conf 0.2")
+    assert refused.code == 1 and "min conf: 0.0 there, 0.2 now" in refused.sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("", "windows overlap by 53.6%: one every 232.2 ms; 50.0% were asked for, --exact-hop"),
+        ("--exact-hop", "windows overlap by 50.0%: one every 250.0 ms\n"),
+        ("--overlap 0", "windows overlap by 0.0%: one every 500.0 ms\n"),
+    ],
+)
+def test_the_overlap_in_use_is_printed(run: Command, place: Path, options: str, said: str) -> None:
+    assert said in run(f"predict run rec/wren -o tables {options}").out
+
+
+def test_a_model_is_exported(run: Command, place: Path) -> None:
+    answer = run("export run -o bird.onnx")
+    assert answer.code == 0 and Path("bird.onnx").stat().st_size > 100_000
+    assert "waveform" in answer.out and "bird.onnx" in answer.out
+
+
 def test_some_files_skipped_is_3_and_they_are_named(run: Command, place: Path) -> None:
     write_classes(place / "some", 2)
     bad = write_bad(place / "some/wren")
@@ -279,6 +308,12 @@ def test_the_odd_audio_of_the_field_is_3(run: Command, place: Path, data: Path) 
         ("predict run rec -o new --overlap 1", 2, "the overlap is 1"),
         ("predict run rec -o new --workers 0", 2, "--workers is 0; give at least 1"),
         ("predict run rec -o new --top-n 0", 2, "--top-n is 0"),
+        ("predict run rec -o new --stall 0", 2, "--stall is 0; give seconds above 0"),
+        ("predict run rec -o new --rtype ravn", 2, "did you mean raven?"),
+        ("predict run rec -o new --cluster local:x", 2, "give local:N with N processes"),
+        ("predict run rec -o new --cluster a --workers 2", 2, "leave it out with --cluster"),
+        ("export gone -o new", 1, "expected a model folder or a run"),
+        ("export run -o full", 1, "full"),
         ("predict run rec -o new --merge-consecutive some", 2, "a number of windows from 1, or"),
         ("predict run rec -o new --merge-consecutive 0", 2, "a number of windows from 1, or all"),
         ("report gone", 1, "gone"),
@@ -385,7 +420,14 @@ def test_config_gives_defaults_and_the_command_line_wins(run: Command, place: Pa
     assert info["settings"]["activity"] is True
     assert run("predict run rec --config bird.toml").code == 0
     settings = json.loads(Path("from-config/run.json").read_text())["settings"]
-    assert settings == {"min_conf": 0.0, "top_n": None, "merge": 4, "overlap": 0.5}
+    assert settings == {
+        "min_conf": 0.0,
+        "top_n": None,
+        "merge": 4,
+        "overlap": 0.5,
+        "exact_hop": False,
+        "absolute_time": False,
+    }
 
 
 def test_config_lists_serve_options_that_repeat(run: Command, place: Path) -> None:
@@ -453,47 +495,6 @@ def test_every_long_option_may_stand_in_a_config(run: Command, place: Path) -> N
 # ---------------------------------------------------------------- disks
 
 
-class LittleDisk:
-    """A file on a disk with so many bytes of room left."""
-
-    def __init__(self, file: Any, room: list[int]) -> None:
-        self._file, self._room = file, room
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def __enter__(self) -> "LittleDisk":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._file.close()
-
-    def write(self, data: Any) -> int:
-        self._room[0] -= len(data) if isinstance(data, str) else memoryview(data).nbytes
-        if self._room[0] < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return int(self._file.write(data))
-
-    def writelines(self, lines: Any) -> None:
-        for line in lines:
-            self.write(line)
-
-
-def refuse_writes(monkeypatch: pytest.MonkeyPatch, kind: int, room: int = 0) -> None:
-    """Lets everything that is written fail as a disk would, a full one after `room` bytes."""
-    real, left_over = open, [room]
-
-    def opened(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if not set(mode) & set("wxa+"):
-            return real(path, mode, *args, **kwargs)
-        if kind != errno.ENOSPC:
-            raise OSError(kind, os.strerror(kind), str(path))
-        return LittleDisk(real(path, mode, *args, **kwargs), left_over)
-
-    for module in (files, store_writer):
-        monkeypatch.setattr(module, "open", opened, raising=False)
-
-
 LINES = [f"segment rec -o new {QUICK}", "predict run rec -o new", "train store -o new --epochs 1"]
 
 
@@ -507,7 +508,8 @@ def test_a_disk_that_takes_nothing_gets_a_sentence(
     assert answer.code == 1
     assert os.strerror(kind) in answer.sentence and "run again" in answer.sentence
     assert "unexpected" not in answer.sentence
-    assert not any(path.is_file() for path in place.rglob("new/**/*"))
+    made = {path.name for path in place.rglob("new/**/*") if path.is_file()}
+    assert made <= {"journal.jsonl"}  # what is known is where to go on from
     assert not list(place.glob(".*"))
 
 
@@ -522,22 +524,6 @@ def test_a_disk_that_fills_up_late_leaves_no_store(
             answer = run(f"segment rec -o new {QUICK}")
         assert answer.code == 1 and "No space left on device" in answer.sentence
         assert left(place) == set()
-
-
-def test_a_disk_that_fills_up_late_leaves_whole_tables(
-    run: Command, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run("predict run rec -o whole --min-conf 0").code == 0
-    whole = contents(place / "whole")
-    with monkeypatch.context() as patch:
-        refuse_writes(patch, errno.ENOSPC, sum(map(len, whole.values())) // 2)
-        answer = run("predict run rec -o new --min-conf 0")
-    assert answer.code == 1 and "No space left on device" in answer.sentence
-    part = contents(place / "new")
-    done = {name for name in part if name.endswith(".birdinv.csv")}
-    assert 3 <= len(done) < 12 and all(part[name] == whole[name] for name in done)
-    assert json.loads(part["run.json"])["outcome"] != "finished"
-    assert not [name for name in part if name.endswith(".tmp")]
 
 
 def test_a_folder_that_cannot_be_made_is_named(
@@ -644,7 +630,7 @@ def test_a_signal_while_predicting_keeps_the_finished_tables(
     listed = (place / "new/files.csv").read_text().splitlines()[1:]
     done = {path.name for path in place.glob("new/robin/*.birdinv.csv")}
     assert {line.split(",")[0].removeprefix("robin/") + ".birdinv.csv" for line in listed} == done
-    assert 3 <= len(done) < 300
+    assert 1 <= len(done) < 300  # what a worker had in hand is not counted
     assert not list(place.glob("new/**/.*"))
 
 
@@ -658,8 +644,9 @@ def test_a_signal_while_workers_start_gets_one_sentence(place: Path, long: Path)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     answer = Answer(process.returncode, out, err)
-    assert answer.code == 130 and len(err.splitlines()) == 1
-    assert "files done so far are in new" in answer.sentence
+    assert answer.code == 130
+    assert err == "birdinv: interrupted before the first file\n"
+    assert not (place / "new").exists()
 
 
 def test_workers_end_with_their_parent(place: Path, long: Path) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from little_disk import refuse_writes
 from small import RATE, contents, make_run, sound, write, write_bad
 
 from birdinv.audio.sources import Source
@@ -376,6 +379,24 @@ def test_a_full_disk_is_a_sentence_and_what_is_done_is_kept(
     assert tables(tmp_path / "out") == tables(tmp_path / "whole")
 
 
+def test_a_disk_that_fills_up_late_leaves_whole_tables(
+    run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(run, [field], tmp_path / "whole", settings=ALL)
+    whole = tables(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        refuse_writes(patch, errno.ENOSPC, sum(map(len, whole.values())) // 3)
+        with pytest.raises(BirdinvError, match="No space left on device; mend that"):
+            predict(run, [field], tmp_path / "out", settings=ALL)
+    part = contents(tmp_path / "out")
+    done = {name for name in part if name.endswith(".birdinv.csv")}
+    assert 1 <= len(done) < 6 and all(part[name] == whole[name] for name in done)
+    assert json.loads(part["run.json"])["outcome"] != "finished"
+    assert not [name for name in part if name.endswith(".tmp")]
+    assert predict(run, [field], tmp_path / "out", settings=ALL).resumed == len(done)
+    assert tables(tmp_path / "out") == whole
+
+
 def test_a_disk_that_fills_up_within_a_line_of_the_journal(
     run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,3 +525,19 @@ def test_the_report_is_written_when_asked_for(run: Path, field: Path, tmp_path: 
     predict(run, [field], tmp_path / "out", settings=ALL, report=True)
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "robin" in page and "<audio" in page
+
+
+def test_only_the_workers_import_torch(run: Path, tmp_path: Path) -> None:
+    """It takes seconds, and the first row waits for one of them alone."""
+    write(tmp_path / "in/a.wav", sound(1, 2.0))
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom birdinv.prediction.run import predict\n"
+        "if __name__ == '__main__':\n"
+        "    run, inputs, out = map(Path, sys.argv[1:])\n"
+        "    assert predict(run, [inputs], out, workers=1).files[0].windows\n"
+        "    assert 'torch' not in sys.modules\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, tmp_path / "script.py", run, tmp_path / "in", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

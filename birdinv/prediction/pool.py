@@ -77,11 +77,12 @@ class Processes(Generic[T, R]):
     ) -> None:
         self._begin, self._arguments = begin, arguments
         self._stall_s = stall_s
+        self._all: list[_Process] = []  # also the one that has just been taken from `_idle`
         self._idle: list[_Process] = []
         self._busy: dict[_Process, tuple[Any, bool]] = {}
         try:
             for _ in range(workers):
-                self._idle.append(_Process(begin, arguments))
+                self._idle.append(self._new())
             self.facts = self._idle[-1].begun()
         except BaseException:
             self.close()
@@ -95,8 +96,13 @@ class Processes(Generic[T, R]):
 
     def close(self) -> None:
         """Ends all processes, whatever they are at."""
-        for process in [*self._idle, *self._busy]:
+        for process in self._all:
             process.kill()
+        self._all.clear()
+
+    def _new(self) -> _Process:
+        self._all.append(_Process(self._begin, self._arguments))
+        return self._all[-1]
 
     def results(
         self, items: Iterable[T], heard: Heard, lost: Callable[[T, str], R]
@@ -135,8 +141,8 @@ class Processes(Generic[T, R]):
                     raise content[0]
                 else:
                     process.kill()
-                    new = _Process(self._begin, self._arguments)
-                    self._idle.insert(0, new)  # used last: it has yet to begin
+                    self._all.remove(process)
+                    self._idle.insert(0, self._new())  # used last: it has yet to begin
                     if again:
                         yield lost(item, content[0])
                     else:
@@ -225,16 +231,20 @@ def _serve(pipe: Any, begin: Begin, arguments: tuple[Any, ...]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        _do_all(pipe, begin, arguments)
+    except (EOFError, OSError):  # nobody listens any more
+        return
+
+
+def _do_all(pipe: Any, begin: Begin, arguments: tuple[Any, ...]) -> None:
+    try:
         worker = begin(*arguments)
     except Exception as error:
         pipe.send(("failed", portable(error)))
         return
     pipe.send(("begun", worker.facts))
     while True:
-        try:
-            item = pipe.recv()
-        except (EOFError, OSError):
-            return
+        item = pipe.recv()
         told = [0.0, time.monotonic()]
 
         def heard(amount: float, promised: float, told: list[float] = told) -> None:

@@ -109,8 +109,10 @@ def predict(
         BirdinvError: no such model or input, bad settings, `output` holds something else, or the
             disk is full or gone; what is done is kept.
     """
-    if workers < 0 or not stall_s > 0:
-        raise SettingError(f"--workers is {workers} and --stall {stall_s:g}; give numbers above 0")
+    if workers < 0:
+        raise SettingError(f"--workers is {workers}; give at least 1")
+    if not stall_s > 0:
+        raise SettingError(f"--stall is {stall_s:g}; give seconds above 0")
     require_formats(rtypes)
     resumes = (output / JOURNAL).is_file()
     if not resumes:
@@ -164,13 +166,16 @@ def predict(
 def _crew(
     arguments: tuple[Any, ...], workers: int, cluster: str | None, stall_s: float
 ) -> AbstractContextManager[Crew]:
-    if cluster is not None:
-        from birdinv.prediction.cluster import Cluster
+    try:
+        if cluster is not None:
+            from birdinv.prediction.cluster import Cluster
 
-        return Cluster(cluster, arguments, stall_s=stall_s)
-    if workers:
-        return Processes(Job.in_a_process, arguments, workers, stall_s=stall_s)
-    return Here(Job, arguments)
+            return Cluster(cluster, arguments, stall_s=stall_s)
+        if workers:
+            return Processes(Job.in_a_process, arguments, workers, stall_s=stall_s)
+        return Here(Job, arguments)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before the first file") from None
 
 
 class _Batch:
