@@ -255,15 +255,94 @@ def tiny(scratch: Path) -> dict[str, Any]:
 PEER = """
 import json, resource, sys, time, warnings
 warnings.filterwarnings("ignore")
+import os
+os.environ["WANDB_MODE"] = "disabled"
 import torch
 torch.set_num_threads(1)
 import opensoundscape
 from opensoundscape import CNN
-from opensoundscape.ml.dataloaders import SafeAudioDataloader
 kind, overlap, *files = sys.argv[1:]
-model = CNN(architecture="resnet18", classes=[f"c{i}" for i in range(10)], sample_duration=0.5,
-            weights=None) if WEIGHTS else None
+model = CNN("resnet18", classes=[f"bird {i}" for i in range(10)], sample_duration=0.5,
+            arch_weights=None)
+started = time.perf_counter()
+found = {}
+if kind == "load":
+    loader = model.predict_dataloader(files, overlap_fraction=float(overlap), batch_size=64,
+                                      num_workers=0)
+    found["windows"] = sum(len(batch) for batch in loader)
+else:
+    table, invalid = model.predict(files, overlap_fraction=float(overlap), batch_size=64,
+                                   num_workers=0, progress_bar=False, return_invalid_samples=True)
+    found["windows"] = len(table)
+    scored = table.dropna(how="all").reset_index()["file"].unique()
+    found["files_with_scores"] = sorted(os.path.basename(f) for f in scored)
+    found["invalid"] = sorted({os.path.basename(str(f)) for f in invalid})
+found["seconds"] = time.perf_counter() - started
+found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+found["version"] = opensoundscape.__version__
+print("\\n" + json.dumps(found))
 """
+
+
+def peer(scratch: Path) -> dict[str, Any]:
+    """OpenSoundscape on the same recordings: its loading path, its smallest model, bad files."""
+    python = os.environ.get("PEER_PYTHON") or sys.exit("set PEER_PYTHON; see the module")
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from damaged import damaged
+
+    def theirs(*arguments: str) -> Any:
+        command = [python, "-c", ONE_CORE + PEER, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
+        if done.returncode:
+            return {"failed": done.stderr.strip().splitlines()[-1][:200]}
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    network, minutes = model(scratch), 3
+    file = tiled(scratch, "flac", minutes / 60)
+    out = [scratch / f"out{number}" for number in range(3)]
+    ours = measured_in_process(ONE_CORE + PREDICT, str(network), str(file), str(out[0]))
+    peak = measured_in_process(PEAK, BIRDINV, "predict", str(network), str(file), "-o", str(out[1]))
+    load, predict = theirs("load", "0.9", str(file)), theirs("predict", "0.9", str(file))
+    folder = scratch / "damaged"
+    folder.mkdir()
+    for case in damaged():
+        if case.name.split(".")[-1] in ("wav", "flac", "mp3", "ogg", "opus"):
+            (folder / case.name).write_bytes(case.content)
+    files = sorted(str(path) for path in folder.iterdir())
+    bad = theirs("predict", "0", *files)
+    command = [BIRDINV, "predict", str(network), str(folder), "-o", str(out[2])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    statuses = json.loads((out[2] / "run.json").read_text())["statuses"]
+    return {
+        "peer": f"OpenSoundscape {load.get('version')}, resnet18 without weights, one thread",
+        "sound": f"{minutes} minutes of FLAC at 48 kHz, windows of 0.5 s at 90 % overlap, one core",
+        "realtime_factor": {
+            "birdinv predict": round(60 * minutes / ours[0]),
+            "their loading path": round(60 * minutes / load["seconds"], 1),
+            "their prediction": round(60 * minutes / predict["seconds"], 1),
+        },
+        "peak_mb": {
+            "birdinv predict": round(peak[0]),
+            "their loading path": round(load["peak_mb"]),
+            "their prediction": round(predict["peak_mb"]),
+        },
+        "damaged_files": {
+            "given": len(files),
+            "birdinv": {**statuses, "exit_code": done.returncode},
+            "theirs": bad
+            if "failed" in bad
+            else {
+                "files with scores": len(bad["files_with_scores"]),
+                "files with samples called invalid": len(bad["invalid"]),
+                "files it says nothing of": len(
+                    {Path(f).name for f in files} - {*bad["files_with_scores"], *bad["invalid"]}
+                ),
+                "damaged files it scored without a word": sorted(
+                    {*bad["files_with_scores"]} - {*bad["invalid"]}
+                ),
+            },
+        },
+    }
 
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -273,6 +352,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "memory": memory,
     "startup": startup,
     "tiny": tiny,
+    "peer": peer,
 }
 
 

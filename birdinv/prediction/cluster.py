@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
@@ -28,6 +29,7 @@ from birdinv.prediction.job import Facts, FileResult, Job
 from birdinv.prediction.pool import STALLED, TELL_EVERY_S, portable
 
 CONNECT_S = 30
+PATIENT_S = 10  # without a word
 JOIN_S = 300  # until the first worker is there: a queue may be long, but one should hear of it
 STALLS = 2  # of one file, then it is given up
 COUNT_EVERY_S = 5.0  # workers come and go
@@ -95,7 +97,15 @@ class Cluster:
             self._client = self._dask.Client(
                 self._own or self._address, timeout=CONNECT_S, set_as_default=False
             )
-            self._client.wait_for_workers(1, timeout=JOIN_S)
+            try:
+                self._client.wait_for_workers(1, timeout=PATIENT_S)
+            except TimeoutError:
+                warnings.warn(
+                    f"the Dask scheduler at {self._address} has no worker yet; waiting up to "
+                    f"{JOIN_S} s for one",
+                    stacklevel=2,
+                )
+                self._client.wait_for_workers(1, timeout=JOIN_S)
         except (OSError, ValueError, TimeoutError) as error:
             what = "has no worker" if self._client is not None else "does not answer"
             raise BirdinvError(

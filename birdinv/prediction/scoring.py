@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from birdinv.prediction.shared import shared_frames
 # Windows in one pass through the network. Fixed, and counted from the start of each recording: the
 # last bits of a matrix product depend on its size, so nothing else may.
 BATCH = 64
+SHORT_S = 20.0
 SHARED_BATCH = 256  # of shared frames, which neighbouring batches compute twice
 
 
@@ -68,30 +69,19 @@ class WindowScorer:
     def __call__(self, samples: np.ndarray, count: int) -> np.ndarray:
         """Probabilities `[count, K]` of the first windows of int16 `samples`.
 
-        Windows that reach over the end are padded with the mean of what they have. A window of one
-        constant value, such as digital silence, has probability 0 for every class.
+        A last window that reaches over the end is padded with the mean of what it has, rounded to a
+        sample. A window of one constant value, such as digital silence, has probability 0 for every
+        class.
         """
-        whole = min(count, self.windows.count(len(samples)))
-        parts = [self._whole(samples, whole)] if whole else []
-        parts += [self._padded(samples, number) for number in range(whole, count)]
-        return np.concatenate(parts)
-
-    def _whole(self, samples: np.ndarray, count: int) -> np.ndarray:
+        segment, hop = self.windows.segment, self.windows.hop
+        missing = (count - 1) * hop + segment - len(samples)
+        if missing > 0:
+            level = np.rint(samples[(count - 1) * hop :].mean())
+            samples = np.concatenate([samples, np.full(missing, level, np.int16)])
         if self._shared is not None:
             taken, sounding = self._shared(samples, count)
-            logits: Tensor = self._network(taken)
-            return _probabilities(logits, torch.from_numpy(sounding))
-        segment, hop = self.windows.segment, self.windows.hop
+            return _probabilities(self._network(taken), torch.from_numpy(sounding))
         views = np.lib.stride_tricks.sliding_window_view(samples, segment)[: count * hop : hop]
-        return self._each(views)
-
-    def _padded(self, samples: np.ndarray, number: int) -> np.ndarray:
-        rest = samples[number * self.windows.hop :].astype(np.float32)
-        padded = np.full((1, self.windows.segment), rest.mean(), np.float32)
-        padded[0, : len(rest)] = rest
-        return self._each(padded)
-
-    def _each(self, views: np.ndarray) -> np.ndarray:
         x = normalise(torch.from_numpy(views.astype(np.float32))[:, None])
         return _probabilities(self._network(x), x.flatten(1).any(dim=1))
 
@@ -103,9 +93,9 @@ def _probabilities(logits: Tensor, sounding: Tensor) -> np.ndarray:
 class ScoredRecording:
     """Iterates over one recording as `(number of the first window, probabilities [B, K])`.
 
-    Windows start every `hop` samples from 0; the last one is padded with its own mean where the
-    recording ends, so that every sample is covered. Memory does not depend on the length. After the
-    iteration `verdict` is set; `frames`, the samples at the model's rate, counts along.
+    Windows start every `hop` samples from 0; the last one is padded where the recording ends (see
+    `WindowScorer`), so that every sample is covered. Memory does not depend on the length. After
+    the iteration `verdict` is set; `frames`, the samples at the model's rate, counts along.
 
     Args:
         sound: the recording; however damaged, reading it does not raise.
@@ -125,7 +115,11 @@ class ScoredRecording:
         parts, first = [np.zeros(0, np.int16)], 0  # which begin with window number `first`
         with self._sound as sound:
             blocks = resampled(sound, sound.source_rate, self._rate)
-            with ahead(blocks if sound.source_rate else iter(())) as stream:
+            if not sound.source_rate:
+                blocks = iter(())
+            # A thread is not worth its start where there is little to do beside it.
+            short = 0 < sound.promised_s < SHORT_S
+            with nullcontext(blocks) if short else ahead(blocks) as stream:
                 for block in stream:
                     samples, _ = pcm(block)
                     self.frames += len(samples)
