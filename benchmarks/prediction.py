@@ -262,7 +262,7 @@ torch.set_num_threads(1)
 import opensoundscape
 from opensoundscape import CNN
 kind, overlap, *files = sys.argv[1:]
-model = CNN("resnet18", classes=[f"bird {i}" for i in range(10)], sample_duration=0.5,
+model = CNN("resnet18", classes=[f"bird {i}" for i in range(10)], sample_duration=0.5, sample_rate=22050,
             arch_weights=None)
 started = time.perf_counter()
 found = {}

@@ -73,6 +73,7 @@ def run_demo(output: Path, *, seed: int, command: str, say: Callable[[str], None
             [chorus.field],
             output / "predictions",
             settings=Settings(Choice(min_conf=0.5, merge=0)),
+            report=True,
             command=command,
             progress=progress,
         )

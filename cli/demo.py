@@ -45,6 +45,7 @@ What was made, below {output}:
   run/metrics.csv                every loss term of every epoch
   predictions/combined.csv       detections in the field recordings
   predictions/files.csv          what became of each of them
+  predictions/report.html        the best windows of each species, to see and hear
   run/report.html                the page to look at and listen to
 
 Try next:

@@ -419,6 +419,36 @@ def test_a_disk_that_fills_up_within_a_line_of_the_journal(
     assert tables(tmp_path / "out") == tables(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("leaves_a_mount_point", [False, True])
+def test_the_disk_of_the_tables_goes_and_comes_back(
+    run: Path,
+    field: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    leaves_a_mount_point: bool,
+) -> None:
+    class Unplugged(Job):
+        def work(self, source: Source, heard: Heard) -> FileResult:
+            if source.name == "a.flac" and not (tmp_path / "away").exists():
+                (tmp_path / "out").rename(tmp_path / "away")
+                if leaves_a_mount_point:
+                    (tmp_path / "out").mkdir()
+            return super().work(source, heard)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction, "Job", Unplugged)
+        with pytest.raises(BirdinvError, match=r"out: the folder is gone.* mend that") as caught:
+            predict(run, [field], tmp_path / "out", settings=ALL)
+    assert caught.value.exit_code == 1
+    if leaves_a_mount_point:  # one table at most went to the wrong place, and no other was written
+        assert set(contents(tmp_path / "out")) <= {"a.flac.birdinv.csv"}
+        shutil.rmtree(tmp_path / "out")
+    (tmp_path / "away").rename(tmp_path / "out")
+    assert predict(run, [field], tmp_path / "out", settings=ALL).resumed > 0
+    predict(run, [field], tmp_path / "whole", settings=ALL)
+    assert tables(tmp_path / "out") == tables(tmp_path / "whole")
+
+
 def test_the_disk_of_the_recordings_goes_and_comes_back(
     run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

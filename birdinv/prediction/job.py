@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -138,6 +139,8 @@ class Job:
         """Scores one recording and writes its tables; only the writing can raise."""
         from birdinv.threads import cpu_threads
 
+        if not self._output.is_dir():  # a drive that is gone must not be made anew on another
+            raise FileNotFoundError(errno.ENOENT, "the folder is gone", str(self._output))
         with cpu_threads(1):  # results do not depend on what else torch is used for
             try:
                 result = self._scored(source, heard)

@@ -8,6 +8,7 @@ its end, or a table that is not as long as its line says, counts as not done.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -75,6 +76,7 @@ class Journal:
         A recording that cannot be opened now (its disk is gone) or that changed while it was scored
         is not noted: it is scored again when the batch goes on.
         """
+        self.require_in_place()
         stamp = stamp_of(source)
         if stamp is None or (result.status == "unreadable" and not _opens(source.path)):
             return
@@ -86,6 +88,19 @@ class Journal:
                 "result": asdict(result),
             }
         )
+
+    def require_in_place(self) -> None:
+        """Raises OSError where the folder is no longer the one it was: its drive is gone.
+
+        What is written then would lie on another drive, below the empty mount point.
+        """
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            there = None
+        own = None if self._descriptor is None else os.fstat(self._descriptor)
+        if there is None or own is None or not os.path.samestat(there, own):
+            raise OSError(errno.ENOENT, "the folder is gone (its drive?)", str(self._output))
 
     def close(self) -> None:
         """Closes the file; safe to call twice."""

@@ -259,6 +259,7 @@ class _Batch:
     def finish(self, command: str, identity: dict[str, Any], outcome: str) -> None:
         """Writes the tables about all files; a full disk must not hide why a batch ended."""
         try:
+            self._journal.require_in_place()
             sweep(self._output)
             self.results.sort(key=lambda result: result.file)
             if outcome != "finished":  # a table that is in place, and was not counted any more
