@@ -65,8 +65,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def _name(error: BaseException, path: Path) -> None:
     """Says which file it was where the system did not: a full disk is found out in mid-write."""
-    if isinstance(error, OSError) and error.filename is None:
-        error.filename = str(path)
+    if isinstance(error, OSError) and (error.filename is None or error.filename2 is not None):
+        error.filename, error.filename2 = str(path), None
 
 
 def _temporary(path: Path) -> Path:

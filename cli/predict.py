@@ -81,6 +81,9 @@ def _merge(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
     metavar="SECONDS",
     help="Give up a file that makes no progress for so long.",
 )
+@click.option(
+    "--moved", is_flag=True, help="Go on although the recordings are at another place now."
+)
 @common
 @click.pass_context
 def command(
@@ -99,6 +102,7 @@ def command(
     workers: int,
     cluster: str | None,
     stall_s: float,
+    moved: bool,
 ) -> int:
     """Write tables of the birds in recordings.
 
@@ -127,6 +131,7 @@ def command(
             rtypes=[name for text in rtypes for name in text.split(",")],
             stall_s=stall_s,
             report=report,
+            moved=moved,
             command=command_line(),
             progress=progress,
         )
@@ -137,7 +142,7 @@ def command(
     found = sum(file.detections for file in result.files)
     click.echo(f"{found} detections in {hours:.2f} h of audio; {summary(result.statuses)}")
     if result.resumed:
-        click.echo(f"{result.resumed} of them were done by an earlier call")
+        click.echo(f"done by an earlier call: {result.resumed} of them")
     windows, asked = result.windows, result.asked
     rounded = (
         f"; {asked.overlap:.1%} were asked for, --exact-hop keeps them" if windows != asked else ""
@@ -147,6 +152,6 @@ def command(
         f"{1000 * windows.hop / result.sample_rate:.1f} ms{rounded}"
     )
     click.echo(f"tables: {output / 'combined.csv'}, {output / 'files.csv'}")
-    if report:
+    if (output / "report.html").exists():
         click.echo(f"report: {output / 'report.html'}")
     return batch_exit_code(result.statuses)

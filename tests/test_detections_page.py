@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import errno
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from birdinv.prediction.recorders import recorded_at
 from birdinv.reporting.detections import write_detections_page
 from birdinv.reporting.excerpts import excerpts, flac_of, playable, span_of
 from birdinv.reporting.figures import small_spectrogram
-from birdinv.reporting.markup import heat_of, short
+from birdinv.reporting.markup import counted, heat_of, short
 from birdinv.reporting.tallies import (
     ClassTally,
     Window,
@@ -219,7 +220,7 @@ def test_absent_times_are_said(tmp_path):
     rows = [(name, 0, 1, "a", 0.9) for name in names]
     some = make_folder(tmp_path / "some", map(ok, names), rows)
     text = Page(write_detections_page(some, {}, sample_rate=RATE)).text
-    assert "The names of 2 of 3 recordings do not tell when they began" in text
+    assert "Of 3 recordings, 2 have names that do not tell the time" in text
     none = make_folder(tmp_path / "none", map(ok, names[:2]), rows[:2])
     none_page = Page(write_detections_page(none, {}, sample_rate=RATE))
     assert "no hour of day is known" in none_page.text
@@ -296,20 +297,187 @@ def test_an_excerpt_is_what_resampling_the_whole_recording_gives(tmp_path, sourc
         np.testing.assert_allclose(samples, whole[a:b], atol=2)
 
 
-def test_reading_ends_with_the_last_window_and_never_seeks(tmp_path, monkeypatch):
-    path = record(tmp_path / "r.wav", 120)
-    read = []
+@pytest.fixture
+def read(monkeypatch) -> list[int]:
+    """Lengths of the blocks that recordings were read in, from their start."""
+    lengths: list[int] = []
     original = Reader.__iter__
 
     def counting(self):
         for block in original(self):
-            read.append(len(block))
+            lengths.append(len(block))
             yield block
 
     monkeypatch.setattr(Reader, "__iter__", counting)
+    return lengths
+
+
+def samples_of(path: Path, starts, *, whole: bool) -> list[np.ndarray]:
+    windows = [Window("r", start, start + 0.5, "a", 0.5) for start in starts]
+    found = list(excerpts(path, windows, RATE, whole=whole))
+    assert [window for window, _, _ in found] == windows
+    return [samples for _, samples, _ in found]
+
+
+def test_reading_ends_with_the_last_window_and_never_seeks(tmp_path, monkeypatch, read):
+    path = record(tmp_path / "r.wav", 120)
     monkeypatch.setattr(soundfile.SoundFile, "seek", None)
-    assert len(list(excerpts(path, [Window("r", 10, 10.5, "a", 1)], RATE))) == 1
+    assert len(samples_of(path, [10], whole=False)) == 1
     assert sum(read) / RATE < 22  # of 120 s
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype", "rate", "channels"),
+    [
+        *(("WAV", "PCM_U8", 8000, 1), ("WAV", "PCM_16", 48000, 2), ("WAVEX", "FLOAT", 44100, 1)),
+        *(("RF64", "PCM_24", 48000, 1), ("W64", "PCM_32", 22050, 2), ("AIFF", "PCM_S8", 8000, 1)),
+        *(("AU", "PCM_16", 44100, 2), ("CAF", "DOUBLE", 48000, 1)),
+        *(("FLAC", "PCM_16", 48000, 1), ("FLAC", "PCM_24", 44100, 2)),
+    ],
+)
+def test_seeking_gives_what_reading_from_the_start_gives(
+    tmp_path, read, container, subtype, rate, channels
+):
+    noise = np.random.default_rng(0).normal(0, 0.05, (round(20.3 * rate), channels))
+    path = tmp_path / "r"
+    soundfile.write(path, noise, rate, format=container, subtype=subtype)
+    starts = (0.0, 0.7, 3.217, 3.5, 12.0, 19.9)  # the last reaches beyond the end
+    wanted = samples_of(path, starts, whole=False)
+    assert len(wanted[-1]) < len(wanted[-2]) and read
+    read.clear()
+    for found, samples in zip(samples_of(path, starts, whole=True), wanted, strict=True):
+        assert len(found) == len(samples)
+        np.testing.assert_allclose(found, samples, atol=2)
+    assert not read
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("WAV", "IMA_ADPCM")],
+)
+def test_formats_that_cannot_be_entered_anywhere_are_never_sought(
+    tmp_path, monkeypatch, container, subtype
+):
+    rate = 48000
+    path = tmp_path / "r"
+    noise = np.random.default_rng(0).normal(0, 0.05, 8 * rate)
+    soundfile.write(path, noise, rate, format=container, subtype=subtype)
+    wanted = samples_of(path, [1, 6], whole=False)
+    monkeypatch.setattr(soundfile.SoundFile, "seek", None)
+    for found, samples in zip(samples_of(path, [1, 6], whole=True), wanted, strict=True):
+        assert len(samples) == 1.5 * RATE
+        np.testing.assert_array_equal(found, samples)
+
+
+def flac(path: Path) -> Path:
+    noise = np.random.default_rng(0).normal(0, 0.05, 20 * RATE)
+    soundfile.write(path, noise, RATE, format="FLAC", subtype="PCM_16")
+    return path
+
+
+def test_the_end_of_a_flac_of_unknown_length_is_read_from_its_start(tmp_path, read):
+    path = flac(tmp_path / "r.flac")
+    starts = (2, 12, 19.4)
+    wanted = samples_of(path, starts, whole=False)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the 36 bits that count the samples, in STREAMINFO
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    read.clear()
+    for found, samples in zip(samples_of(path, starts, whole=True), wanted, strict=True):
+        np.testing.assert_array_equal(found, samples)
+    assert read
+
+
+@pytest.mark.parametrize("place", ["raises", "elsewhere", "short"])
+def test_where_seeking_fails_the_recording_is_read_from_its_start(
+    tmp_path, monkeypatch, read, place
+):
+    path = flac(tmp_path / "r.flac")
+    wanted = samples_of(path, [2, 8, 15], whole=False)
+    read.clear()
+    seek, calls = soundfile.SoundFile.seek, []
+
+    def failing(self, frames, *args):
+        calls.append(frames)
+        if frames < 5 * RATE or place == "short":
+            return seek(self, frames, *args)
+        if place == "raises":
+            raise soundfile.LibsndfileError(39)
+        return seek(self, frames, *args) - 1
+
+    monkeypatch.setattr(soundfile.SoundFile, "seek", failing)
+    if place == "short":
+        original = soundfile.SoundFile.read
+
+        def half(self, frames=-1, *args, **kwargs):
+            block = original(self, frames, *args, **kwargs)
+            return block[: len(block) // 2] if calls and not read and frames < 65536 else block
+
+        monkeypatch.setattr(soundfile.SoundFile, "read", half)
+    for found, samples in zip(samples_of(path, [2, 8, 15], whole=True), wanted, strict=True):
+        np.testing.assert_array_equal(found, samples)
+    assert calls and read
+
+
+def test_a_recording_damaged_since_it_was_read_gives_what_is_left(tmp_path):
+    path = flac(tmp_path / "r.flac")
+    wanted = samples_of(path, [2], whole=False)[0]
+    content = bytearray(path.read_bytes())
+    middle = len(content) * 12 // 20
+    content[middle : middle + 20_000] = bytes(20_000)
+    path.write_bytes(content)
+    found = samples_of(path, [2, 11.75], whole=True)
+    np.testing.assert_array_equal(found[0], wanted)
+    np.testing.assert_array_equal(found[1], samples_of(path, [11.75], whole=False)[0])
+
+
+def test_only_recordings_that_are_ok_are_sought(tmp_path, read):
+    names = ("half.wav", "whole.wav")
+    files = [("half.wav", "partial", "truncated", 60, 30, 10, 1), ok("whole.wav", 30)]
+    output = make_folder(tmp_path / "p", files, [(name, 25, 25.5, "a", 0.9) for name in names])
+    sound = {name: record(tmp_path / name, 30) for name in names}
+    path = write_detections_page(output, sound, sample_rate=RATE)
+    first, second = (samples for samples, _ in sounds_of(path))
+    np.testing.assert_array_equal(first, second)  # they hold the same
+    assert sum(read) == 30 * RATE  # once
+
+
+def test_progress_is_told_after_each_recording_that_is_read(tmp_path):
+    names = [f"{i}.wav" for i in range(5)]
+    output = make_folder(tmp_path / "p", map(ok, names), [(n, 1, 2, "a", 0.9) for n in names[:4]])
+    sound = {name: record(tmp_path / name, 3) for name in names[1:]}
+    told = []
+    write_detections_page(
+        output, sound, sample_rate=RATE, progress=lambda *numbers: told.append(numbers)
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]  # one has no window, one is not there
+
+
+def test_a_full_disk_is_said_with_what_to_do(tmp_path, monkeypatch):
+    output = make_folder(tmp_path / "p", [ok("a.wav")], [])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    sentence = r"report.html: cannot write the report \(No space left on device\); make room or "
+    with pytest.raises(BirdinvError, match=sentence):
+        write_detections_page(output, {}, sample_rate=RATE)
+    assert not (output / "report.html").exists()
+
+
+def test_one_is_not_many(tmp_path):
+    names = ("a.wav", "20260501_053000.wav")
+    few = make_folder(tmp_path / "few", map(ok, sorted(names)), [(names[1], 0, 1, "a", 0.9)])
+    text = Page(write_detections_page(few, {}, sample_rate=RATE)).text
+    assert "from 2 recordings there is 1 detection of one class, a." in text
+    assert "Of 2 recordings, 1 has a name that does not tell the time" in text
+    one = make_folder(tmp_path / "one", [ok("a.wav")], [])
+    assert "from 1 recording nothing" in Page(write_detections_page(one, {}, sample_rate=RATE)).text
+    assert [counted(n, "class") for n in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]
+    assert counted(1204, "recording") == "1,204 recordings"
+    assert counted(None, "segment") == "– segments"
 
 
 @pytest.mark.parametrize(

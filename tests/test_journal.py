@@ -2,13 +2,14 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from birdinv.audio.sources import Source
 from birdinv.errors import BirdinvError
-from birdinv.prediction.job import FileResult, table_path
+from birdinv.prediction.job import FileResult, stamp_of, table_path
 from birdinv.prediction.journal import Journal, inputs_of
 
 IDENTITY = {"model": "abc", "min_conf": 0.5, "inputs": ["field"]}
@@ -25,7 +26,8 @@ def finished(output: Path, source: Source, status: str = "ok") -> FileResult:
     table_path(output, source.name).parent.mkdir(parents=True, exist_ok=True)
     table_path(output, source.name).write_bytes(b"file,start_s\n")
     marked = (("1.000", "2.500"),)
-    return FileResult(source.name, status, "why", "1.0", "0.5", 7, 2, 3, marked, 13)
+    stamp = stamp_of(source)
+    return FileResult(source.name, status, "why", "1.0", "0.5", 7, 2, 3, marked, 13, stamp)
 
 
 @pytest.fixture
@@ -89,18 +91,21 @@ def test_every_place_where_it_can_be_cut_off_costs_one_line_at_most(
     assert recalled(output, sources[0]) is not None and recalled(output, sources[1]) is None
 
 
-def test_what_cannot_be_opened_or_changes_meanwhile_is_not_noted(
-    output: Path, tmp_path: Path
-) -> None:
-    gone, text = recording(tmp_path / "in", "gone.wav"), recording(tmp_path / "in", "text.wav")
+def test_what_is_no_fault_of_the_recording_is_not_noted(output: Path, tmp_path: Path) -> None:
+    gone, grows, crashed, text = (
+        recording(tmp_path / "in", f"{name}.wav") for name in ("gone", "grows", "crashed", "text")
+    )
     journal = Journal(output, IDENTITY)
-    results = [finished(output, source, "unreadable") for source in (gone, text)]
+    results = [finished(output, source, "unreadable") for source in (gone, grows, crashed, text)]
     gone.path.unlink()
-    journal.add(gone, results[0])
-    journal.add(text, results[1])
+    grows.path.write_bytes(b"RIFF and more, while it was read")
+    results[2] = replace(results[2], stamp=None)
+    for source, result in zip((gone, grows, crashed, text), results, strict=True):
+        journal.add(source, result)
     journal.close()
     recording(tmp_path / "in", "gone.wav")
-    assert recalled(output, gone) is None and recalled(output, text) == results[1]
+    assert [recalled(output, source) for source in (gone, grows, crashed)] == [None] * 3
+    assert recalled(output, text) == results[3]
 
 
 def test_other_settings_are_refused_by_name(output: Path) -> None:
@@ -127,8 +132,18 @@ def test_two_at_once_are_refused(output: Path) -> None:
     Journal(output, IDENTITY).close()
 
 
-def test_inputs_are_known_by_their_names(tmp_path: Path) -> None:
+def test_inputs_are_known_by_where_they_really_are(tmp_path: Path) -> None:
     (tmp_path / "here/card").mkdir(parents=True)
     (tmp_path / "there").symlink_to(tmp_path / "here")
     names = [inputs_of([tmp_path / place / "card"]) for place in ("here", "there")]
-    assert names == [["card"], ["card"]]
+    assert names == [[os.path.realpath(tmp_path / "here/card")]] * 2
+
+
+def test_recordings_at_another_place_need_a_word(output: Path) -> None:
+    Journal(output, IDENTITY).close()
+    moved = {**IDENTITY, "inputs": ["elsewhere"]}
+    with pytest.raises(BirdinvError, match=r'\["field"\] there, \["elsewhere"\] now.*--moved if'):
+        Journal(output, moved)
+    Journal(output, moved, moved=True).close()
+    with pytest.raises(BirdinvError, match="the old ones to go on there"):
+        Journal(output, {**moved, "min_conf": 0.7}, moved=True)

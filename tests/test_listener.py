@@ -88,10 +88,11 @@ def test_bad_samples_are_heard_as_zeros_and_marked(run: Path) -> None:
 
 def test_what_cannot_be_read_has_no_windows_and_a_verdict(run: Path, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"not a recording, but long enough to be taken for one")
-    for recording in (tmp_path / "a.wav", tmp_path / "none.wav"):
-        got = score(run, recording)
-        assert got.probabilities.shape == (0, 3) and got.verdict.status == "unreadable"
-        assert got.verdict.reason
+    got = score(run, tmp_path / "a.wav")
+    assert got.probabilities.shape == (0, 3) and got.verdict.status == "unreadable"
+    assert "not an audio file" in got.verdict.reason
+    with pytest.raises(BirdinvError, match=r"none\.wav does not exist"):
+        score(run, tmp_path / "none.wav")
     nothing = score(run, np.zeros(0, np.float32), sample_rate=RATE)
     assert len(nothing.start_s) == 0 and nothing.verdict.status == "empty"
 
@@ -101,6 +102,8 @@ def test_what_cannot_be_read_has_no_windows_and_a_verdict(run: Path, tmp_path: P
     [
         (np.zeros(9, np.float32), None, "give sample_rate in Hz"),
         (np.zeros(9, np.float32), 7, "from 1000 to 1000000 Hz"),
+        (np.zeros(9, np.float32), 22050.7, "give a whole number of Hz"),
+        ([0.0] * 9, RATE, "the recording is a list; expected a path"),
         (np.zeros(9, np.int32), RATE, "int32 of shape"),
         (np.zeros((2, 2, 2)), RATE, r"expected floating ones or int16"),
         (np.zeros((2, 9000)), RATE, "9000 channels"),

@@ -21,10 +21,11 @@ from small import RATE, contents, make_run, sound, write, write_bad
 from birdinv.audio.sources import Source
 from birdinv.audio.windows import Windows
 from birdinv.errors import BirdinvError, Interrupted, NothingReadable
-from birdinv.files import whole_file
+from birdinv.files import safe_name, whole_file
+from birdinv.prediction import batch as batches
 from birdinv.prediction import journal as journals
 from birdinv.prediction import run as prediction
-from birdinv.prediction.job import FileResult, Heard, Job, Settings
+from birdinv.prediction.job import FileResult, Heard, Job, Settings, table_path
 from birdinv.prediction.listener import Listener
 from birdinv.prediction.run import predict
 from birdinv.prediction.tables import Choice, detections
@@ -191,7 +192,7 @@ def test_what_is_done_is_kept_when_interrupted_and_the_rest_follows(
     run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction, "Job", Stopped)
-    with pytest.raises(Interrupted, match="the tables of the 2 files done so far are in"):
+    with pytest.raises(Interrupted, match="the tables of 2 files are in"):
         predict(run, [field], tmp_path / "out", settings=ALL)
     predict(run, [field], tmp_path / "whole", settings=ALL)
     whole, part = tables(tmp_path / "whole"), tables(tmp_path / "out")
@@ -278,13 +279,16 @@ def test_an_error_nobody_foresaw_costs_one_file(
 
 
 def test_a_line_end_in_a_name_stays_in_its_cell(run: Path, tmp_path: Path) -> None:
-    names = ["a\rb.wav", "c\nd.wav", 'e"f,.wav']
+    names = ["a\rb.wav", "c\nd.wav", 'e"f,.wav', "05:30.wav", "CON.wav"]
     for name in names:
         write(tmp_path / "rec" / name, sound(1))
     predict(run, [tmp_path / "rec"], tmp_path / "out", settings=ALL)
-    for table in (*TABLES[:2], *(f"{name}.birdinv.csv" for name in names)):
-        expected = set(names) if table in TABLES else {table.removesuffix(".birdinv.csv")}
-        assert {row["file"] for row in rows(tmp_path / "out" / table)} == expected
+    for table in TABLES[:2]:
+        assert {row["file"] for row in rows(tmp_path / "out" / table)} == set(names)
+    for name in names:
+        table = table_path(tmp_path / "out", name)
+        assert {row["file"] for row in rows(table)} == {name}
+        assert table.name == safe_name(table.name)  # on Windows too
 
 
 def test_the_model_says_what_is_no_bird(run: Path, field: Path, tmp_path: Path) -> None:
@@ -369,8 +373,10 @@ def test_a_full_disk_is_a_sentence_and_what_is_done_is_kept(
     with monkeypatch.context() as patched:
         patched.setattr(prediction, "Job", FullDisk)
         if nothing_fits:  # not even the tables about all files
-            patched.setattr(prediction, "write_combined", full)
-        with pytest.raises(BirdinvError, match=r"c.csv: No space left.*2 files done so far") as e:
+            patched.setattr(batches, "write_combined", full)
+        with pytest.raises(
+            BirdinvError, match=r"c.csv: No space left.*tables of 2 files are in"
+        ) as e:
             predict(run, [field], tmp_path / "out", settings=ALL)
     assert e.value.exit_code == 1
     result = predict(run, [field], tmp_path / "out", settings=ALL)
@@ -482,8 +488,8 @@ def test_what_changed_is_scored_again_and_what_is_gone_is_told(
     write(tmp_path / "field/new.wav", sound(31, 2.0))
     result = predict(run, [tmp_path / "field"], tmp_path / "out", settings=ALL)
     assert result.resumed == 4
-    assert "1 files have changed since" in result.warnings[0]
-    assert "1 files that were scored earlier are no longer there" in result.warnings[1]
+    assert "since they have changed: 1 file" in result.warnings[0]
+    assert "no longer there: 1 file, left out" in result.warnings[1]
     predict(run, [tmp_path / "field"], tmp_path / "whole", settings=ALL)
     out = tables(tmp_path / "out")
     assert out.pop("a.flac.birdinv.csv") and out == tables(tmp_path / "whole")
@@ -505,7 +511,7 @@ def test_other_settings_need_another_folder(run: Path, field: Path, tmp_path: Pa
     (tmp_path / "model/model.json").write_text(json.dumps(info))
     with pytest.raises(BirdinvError, match="description: "):
         predict(tmp_path / "model", [field], tmp_path / "out", settings=ALL)
-    with pytest.raises(BirdinvError, match=r'inputs: \["field0"\] there, \["z"\] now'):
+    with pytest.raises(BirdinvError, match=r"inputs: .*field0.* there, .*z.* now.*--moved"):
         predict(run, [field / "z"], tmp_path / "out", settings=ALL)
     assert contents(tmp_path / "out") == before
 
@@ -528,7 +534,7 @@ def test_formats_and_times_can_be_asked_for_later_and_come_out_the_same(
     settings = Settings(Choice(0), absolute_time=True)
     every = ("raven", "audacity", "kaleidoscope", "birdnet", "parquet")
     first = predict(run, [tmp_path / "in"], tmp_path / "out", settings=settings)
-    assert any("1 file names tell no time" in text for text in first.warnings)
+    assert any("no time in the name of 1 file:" in text for text in first.warnings)
     predict(run, [tmp_path / "in"], tmp_path / "out", settings=settings, rtypes=every)
     predict(run, [tmp_path / "in"], tmp_path / "whole", settings=settings, rtypes=every, workers=2)
     assert tables(tmp_path / "out") == tables(tmp_path / "whole")
@@ -571,3 +577,80 @@ def test_only_the_workers_import_torch(run: Path, tmp_path: Path) -> None:
     command = [sys.executable, tmp_path / "script.py", run, tmp_path / "in", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_recording_that_grows_while_it_is_scored_is_scored_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "in/a.wav", sound(1, 2.0))
+
+    class Growing(Job):
+        def work(self, source: Source, heard: Heard) -> FileResult:
+            result = super().work(source, heard)
+            write(path, sound(1, 5.0))
+            return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction, "Job", Growing)
+        predict(run, [tmp_path / "in"], tmp_path / "out", settings=ALL)
+    result = predict(run, [tmp_path / "in"], tmp_path / "out", settings=ALL)
+    assert result.resumed == 0 and result.files[0].read_s == "5.000000"
+
+
+def test_no_table_of_another_format_and_no_page_tells_old_news(run: Path, tmp_path: Path) -> None:
+    write(tmp_path / "in/a.wav", sound(1, 2.0))
+    write(tmp_path / "in/b.wav", sound(2, 2.0))
+    predict(run, [tmp_path / "in"], tmp_path / "out", settings=ALL, rtypes=["raven"], report=True)
+    write(tmp_path / "in/a.wav", sound(3, 4.0))
+    predict(run, [tmp_path / "in"], tmp_path / "out", settings=ALL)  # of neither a word
+    predict(run, [tmp_path / "in"], tmp_path / "whole", settings=ALL, rtypes=["raven"], report=True)
+    assert tables(tmp_path / "out").keys() == tables(tmp_path / "whole").keys()
+    for name, data in tables(tmp_path / "whole").items():
+        if name != "report.html":  # which bears the name of its folder
+            assert (tmp_path / "out" / name).read_bytes() == data, name
+
+
+def test_two_memory_cards_of_the_same_names_are_told_apart(run: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        path = write(tmp_path / f"card{number}/DATA/20260501_053000.WAV", sound(number, 2.0))
+        os.utime(path, ns=(0, 0))
+    predict(run, [tmp_path / "card1/DATA"], tmp_path / "out", settings=ALL)
+    with pytest.raises(BirdinvError, match=r"card1.* there, .*card2.* now"):
+        predict(run, [tmp_path / "card2/DATA"], tmp_path / "out", settings=ALL)
+    (tmp_path / "card1").rename(tmp_path / "card3")
+    result = predict(run, [tmp_path / "card3/DATA"], tmp_path / "out", settings=ALL, moved=True)
+    assert result.resumed == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_an_input_that_cannot_be_read(
+    run: Path, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(field, tmp_path / "in")
+    write(tmp_path / "in/lost+found/x.wav", sound(1))  # of the file system, and nobody's
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if os.fspath(path).endswith("z"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        result = predict(run, [tmp_path / "in"], tmp_path / "out", settings=ALL)
+    assert result.statuses == Counter(ok=4, unreadable=1)
+    locked = next(file for file in result.files if file.status == "unreadable")
+    assert (locked.file, locked.reason) == ("z/", "the folder cannot be listed: Permission denied")
+    assert "z/" in [row["file"] for row in rows(tmp_path / "out/files.csv")]
+
+
+def test_a_table_that_cannot_be_written_costs_one_file(
+    run: Path, field: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(field, tmp_path / "in")
+    write(tmp_path / "in/a.wav.birdinv.csv/y.wav", sound(1, 2.0))  # a folder where a table goes
+    result = predict(run, [tmp_path / "in"], tmp_path / "out", settings=ALL, rtypes=["raven"])
+    (lost,) = [file for file in result.files if file.status != "ok"]
+    assert lost.reason.startswith("its table cannot be written: ")
+    assert len(result.files) == 7 and {r["file"] for r in rows(tmp_path / "out/combined.csv")} == {
+        file.file for file in result.files if file is not lost
+    }

@@ -113,9 +113,20 @@ def page(tmp_path_factory) -> Page:
     return Page(path)
 
 
+def test_one_is_not_many(tmp_path):
+    """Of recordings, segments and classes there may be one."""
+    only = EVALUATION | {"recordings": 1, "segments": 1, "per_class": {"a": {}}}
+    counts = {"labelled_recordings": 3, "unlabelled_recordings": 1}
+    run = make_run(tmp_path / "run", evaluation=only, classes=["a"], counts=counts)
+    text = Page(write_report(run)).text
+    assert "A classifier of 1 class, learned from 3 labelled and 1 unlabelled recording " in text
+    assert "Counted on 1 recording (1 segment)." in text
+    assert "Guessing among 1 class would" in text
+
+
 def test_the_page_holds_the_numbers_of_the_evaluation(page):
     numbers = ("87.5 %", "71.0–96.0 %", "73.1 %", "0.821", "4.2 %", "0.811", "0.922", "0.933", "–")
-    for number in (*numbers, "24 recordings", "2311 segments", "50.0 %"):
+    for number in (*numbers, "24 recordings", "2,311 segments", "50.0 %"):
         assert number in page.text
     assert "Parus major * 12 1155" in page.text  # named as no event by the evaluation
     assert "20 labelled and 431 unlabelled recordings" in page.text

@@ -72,7 +72,7 @@ def test_files_of_one_name_begin_with_their_folders(tmp_path: Path) -> None:
 
 def test_the_root_of_a_disk_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "day/x")
-    monkeypatch.setattr(sources, "_walk", lambda root: ([root / "a.wav"], 0))
+    monkeypatch.setattr(sources, "_walk", lambda root: ([root / "a.wav"], 0, []))
     assert names(Path("/"), tmp_path / "day") == ["day/a.wav", "root/a.wav"]
 
 
@@ -187,5 +187,8 @@ def test_a_folder_that_cannot_be_listed_is_named(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(BirdinvError, match="locked cannot be listed: Permission denied"):
-        find_sources([tmp_path])
+    sources = find_sources([tmp_path])
+    assert [source.name for source in sources.found] == ["a.wav"]
+    assert sources.unlisted == (("locked", "Permission denied"),)
+    with pytest.raises(NothingReadable, match="locked cannot be listed: Permission denied"):
+        find_sources([tmp_path / "locked"])

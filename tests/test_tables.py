@@ -1,7 +1,10 @@
 """Detections = the definition written out, for any scores and settings."""
 
 import time
+import tracemalloc
+from collections.abc import Iterator
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from birdinv.audio.windows import Windows
 from birdinv.errors import BirdinvError
+from birdinv.prediction import tables
 from birdinv.prediction.tables import Choice, detections, native_row
 
 CLASSES = ["Noise", "crow", "finch", "background", "dove"]
@@ -64,6 +68,48 @@ def test_detections_are_those_of_the_definition(
     assert got == by_definition(scores, CLASSES, choice)
     assert all(a[0] <= b[0] for a, b in pairwise(got))
     assert {label for _, _, label, _ in got} <= {"crow", "finch", "dove"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    scores=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 40), st.just(len(CLASSES))),
+        elements=st.sampled_from([0.0, 0.5, 0.75, 1.0]),
+    ),
+    merge=st.sampled_from([0, 3, 20]),
+    most=st.integers(1, 6),
+)
+def test_rows_that_wait_in_a_file_come_in_the_same_order(
+    scores: np.ndarray, merge: int, most: int
+) -> None:
+    choice = Choice(0.5, merge=merge)
+    with mock.patch.multiple(tables, MOST_WAITING=most, CHUNK=2):
+        got = list(detections(blocks(scores, 7), CLASSES, NON_EVENTS, choice))
+    assert got == by_definition(scores, CLASSES, choice)
+
+
+def test_a_bird_that_sings_all_night_costs_no_memory() -> None:
+    """Every row of the others waits for the one that began first, and it ends with the night."""
+    rng = np.random.default_rng(0)
+
+    def night() -> Iterator[tuple[int, np.ndarray]]:
+        for first in range(0, 20_000, 200):
+            scores = (rng.uniform(size=(200, len(CLASSES))) < 0.5).astype(np.float32)
+            scores[:, 1] = 1
+            yield first, scores
+
+    def peak() -> int:
+        tracemalloc.start()
+        count = sum(1 for _ in detections(night(), CLASSES, NON_EVENTS, Choice(0.5, merge=0)))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert count > 9_000
+        return most
+
+    with mock.patch.multiple(tables, MOST_WAITING=500, CHUNK=64):
+        assert peak() < 1 << 19
+    assert peak() > 1 << 20  # what it would be
 
 
 def test_non_events_are_never_reported_and_take_no_place_in_the_top_n() -> None:

@@ -32,6 +32,17 @@ STATUSES: tuple[Status, ...] = ("ok", "partial", "empty", "unreadable")
 
 BLOCK_FRAMES = 65536
 SMALL_BLOCK = 1024
+_BYTES = {  # of a sample
+    "PCM_S8": 1,
+    "PCM_U8": 1,
+    "ULAW": 1,
+    "ALAW": 1,
+    "PCM_16": 2,
+    "PCM_24": 3,
+    "PCM_32": 4,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+}
 UNKNOWN = 2**62  # frames; libsndfile's way of saying that it does not know
 LOUDEST = 1e9  # × full scale: no sound, and its square would not fit a float32
 RATES_HZ = (1_000, 1_000_000)  # outside, a header is broken, and resampling could fill the memory
@@ -212,7 +223,12 @@ def _judge(path: Path, file: soundfile.SoundFile, read: int, nonfinite: int, bro
                 "the recorder did not close the file; repair its header"
             )
         elif promised > present:
-            declared = read * promised / present if present else None
+            width = channels * _BYTES.get(file.subtype, 0)
+            declared = None
+            if present and read:
+                declared = read * promised / present
+            elif width:
+                declared = promised / width
             problems.append(f"truncated: {present} of the {promised} declared bytes are there")
     if file.format == "OGG" and (damage := ogg_damage(path)):
         problems.append(damage)

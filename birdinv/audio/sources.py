@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from birdinv.audio.reading import FOREIGN, READABLE
 from birdinv.errors import BirdinvError, NothingReadable
 
+SYSTEM = frozenset(["lost+found", "System Volume Information", "$RECYCLE.BIN"])
+
 
 @dataclass(frozen=True)
 class Source:
@@ -26,10 +28,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """The recordings found, sorted by name, and how many other files lay beside them."""
+    """The recordings found, sorted by name, and how many other files lay beside them.
+
+    `unlisted` are the names of folders that the system did not let us look into, and why.
+    """
 
     found: tuple[Source, ...]
     others: int
+    unlisted: tuple[tuple[str, str], ...] = ()
 
 
 def find_sources(inputs: Sequence[Path]) -> Sources:
@@ -44,20 +50,22 @@ def find_sources(inputs: Sequence[Path]) -> Sources:
     """
     found: dict[str, Source] = {}
     reached: dict[str, Path] = {}  # real path → the input that led there first
+    unlisted: dict[str, str] = {}
     others = 0
     roots = _unique_names(inputs)
     for root, prefix in roots:
         if root.is_dir():
-            paths, rest = _walk(root)
+            paths, rest, locked = _walk(root)
             others += rest
+            for path, reason in locked:
+                unlisted[_named([*prefix, *path.relative_to(root).parts])] = reason
         elif root.exists():
             paths = [root]
         else:
             raise BirdinvError(f"{root} does not exist; give a recording or a folder of recordings")
         for path in paths:
             below = [path.name] if path == root else [*path.relative_to(root).parts]
-            # A name that came from the file system undecodable could not be written to a table.
-            name = "/".join([*prefix, *below]).encode("utf-8", "backslashreplace").decode()
+            name = _named([*prefix, *below])
             if PurePosixPath(name).is_absolute() or ".." in name.split("/"):
                 raise BirdinvError(
                     f"{path} would be called {name}, which leads out of a folder; give the folder "
@@ -74,13 +82,23 @@ def find_sources(inputs: Sequence[Path]) -> Sources:
                     f"{path} and {found[name].path} would both be called {name}; rename one"
                 )
             found[name] = Source(path, name, root)
+    if not found and unlisted:
+        name, reason = next(iter(unlisted.items()))
+        raise NothingReadable(f"{name or roots[0][0]} cannot be listed: {reason}")
     if not found:
         where = ", ".join(str(root) for root in inputs)
         raise NothingReadable(
             f"no audio file in {where} ({others} other files); expected one of "
             f"{' '.join(sorted(READABLE))}"
         )
-    return Sources(tuple(found[name] for name in sorted(found)), others)
+    return Sources(
+        tuple(found[name] for name in sorted(found)), others, tuple(sorted(unlisted.items()))
+    )
+
+
+def _named(parts: Iterable[str]) -> str:
+    # A name that came from the file system undecodable could not be written to a table.
+    return "/".join(parts).encode("utf-8", "backslashreplace").decode()
 
 
 def _unique_names(inputs: Iterable[Path]) -> list[tuple[Path, tuple[str, ...]]]:
@@ -113,22 +131,29 @@ def _name(folder: Path) -> str:
     return folder.name or "root"  # of a disk: it has no name, and names must not begin with "/"
 
 
-def _walk(root: Path) -> tuple[list[Path], int]:
-    """(audio files, number of other files) below `root`, links to folders followed once."""
+def _walk(root: Path) -> tuple[list[Path], int, list[tuple[Path, str]]]:
+    """(audio files, number of other files, folders that cannot be listed and why) below `root`.
+
+    Links to folders are followed once; folders in which systems keep their own are left out.
+    """
     paths: list[Path] = []
     others = 0
     seen: set[str] = set()
 
-    def refuse(error: OSError) -> None:
-        raise BirdinvError(f"{error.filename} cannot be listed: {error.strerror}") from error
+    locked: list[tuple[Path, str]] = []
 
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
+    def note(error: OSError) -> None:
+        locked.append((Path(error.filename), error.strerror or str(error)))
+
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=note):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and name not in SYSTEM
+        )
         for name in files:
             if name.startswith("."):
                 continue
@@ -136,4 +161,4 @@ def _walk(root: Path) -> tuple[list[Path], int]:
                 paths.append(Path(folder) / name)
             else:
                 others += 1
-    return paths, others
+    return paths, others, locked

@@ -91,6 +91,8 @@ def segment(
     require_new(output, "store")
     _require_apart(inputs, unlabelled)
     sources = find_sources([*inputs, *unlabelled])
+    for locked, reason in sources.unlisted:  # a store that lacks what is in it would mislead
+        raise BirdinvError(f"{locked} cannot be listed: {reason}; give what can be read as inputs")
     own = [s for s in sources.found if s.root not in unlabelled]
     known = _labels(own, labels, columns)
     named = f"named in {labels.name}, but not found below the inputs" if labels else ""

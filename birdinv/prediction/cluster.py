@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import platform
 import threading
 import time
 import warnings
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +28,7 @@ from uuid import uuid4
 from birdinv.audio.sources import Source
 from birdinv.errors import BirdinvError, SettingError
 from birdinv.prediction.job import Facts, FileResult, Job
-from birdinv.prediction.pool import STALLED, TELL_EVERY_S, portable
+from birdinv.prediction.pool import STALLED, TELL_EVERY_S, portable, signals_held_back
 
 CONNECT_S = 30
 PATIENT_S = 10  # without a word
@@ -83,14 +85,18 @@ class Cluster:
                 f"--cluster is {self._address!r}; give local:N with N processes, such as local:4, "
                 "or the address of a Dask scheduler"
             )
-        dask.config.set({"distributed.scheduler.allowed-failures": 1})
-        return self._dask.LocalCluster(
-            n_workers=int(text),
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-        )
+        # Its processes are not for Ctrl-C: whoever pressed it hears of it from us.
+        with (
+            dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+            signals_held_back(),
+        ):
+            return self._dask.LocalCluster(
+                n_workers=int(text),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
 
     def _connect(self) -> None:
         try:
@@ -140,10 +146,11 @@ class Cluster:
 
     def close(self) -> None:
         """Leaves the cluster; ends it if it is our own."""
-        for each in (self._client, self._own):
-            if each is not None:
-                with suppress(OSError, TimeoutError):  # a scheduler that is gone
-                    each.close()
+        with signals_held_back():
+            for each in (self._client, self._own):
+                if each is not None:
+                    with suppress(OSError, TimeoutError):  # a scheduler that is gone
+                        each.close()
 
     def results(
         self,
@@ -152,16 +159,18 @@ class Cluster:
         lost: Callable[[Source, str], FileResult],
     ) -> Generator[FileResult, None, None]:
         """See `pool.Processes.results`."""
-        waiting, suspects = deque(items), deque[Source]()
-        known = {source.name: source for source in waiting}
+        waiting, suspects = iter(items), deque[Source]()
+        known: dict[str, Source] = {}
         alone: set[str] = set()  # tried once more with the cluster to themselves
         stalls: dict[str, int] = {}
         running: dict[Any, Source] = {}
         try:
-            while waiting or suspects or running:
-                while waiting and len(running) < self._room():
-                    source = waiting.popleft()
+            while True:
+                for source in islice(waiting, max(0, self._room() - len(running))):
+                    known[source.name] = source
                     running[self._submit(source)] = source
+                if not running and not suspects:
+                    return
                 if suspects and not running:
                     source = suspects.popleft()
                     alone.add(source.name)
@@ -220,7 +229,7 @@ class Cluster:
             path=Path(os.path.abspath(source.path)),
             root=Path(os.path.abspath(source.root)),
         )
-        arguments = (self._token, self._arguments, there, self._stall_s)
+        arguments = (self._token, self._arguments, there, self._stall_s, self.facts)
         return self._client.submit(_work, *arguments, pure=False)
 
 
@@ -234,10 +243,18 @@ def _job(token: str, arguments: tuple[Any, ...]) -> Job:
     return Job.in_a_process(*arguments)
 
 
-def _work(token: str, arguments: tuple[Any, ...], source: Source, stall_s: float) -> FileResult:
+def _work(
+    token: str, arguments: tuple[Any, ...], source: Source, stall_s: float, facts: Facts
+) -> FileResult:
     with _Watch(token, source.name, stall_s) as watch:
         try:
-            return _job(token, arguments).work(source, watch.heard)
+            job = _job(token, arguments)
+            if job.facts != facts:
+                raise BirdinvError(
+                    f"the worker on {platform.node()} has another model or another version of "
+                    "birdinv or torch than the first one; install the same everywhere"
+                )
+            return job.work(source, watch.heard)
         except Exception as error:
             raise portable(error) from None
 

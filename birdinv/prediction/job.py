@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from birdinv.audio.sources import Source
 from birdinv.audio.windows import Windows
-from birdinv.files import row_writer, whole_file
+from birdinv.files import row_writer, safe_name, whole_file
 from birdinv.prediction.formats import Recorded, write_formats
 from birdinv.prediction.recorders import ABSOLUTE_TIME, absolute, recorded_at
 from birdinv.prediction.tables import (
@@ -30,6 +30,8 @@ from birdinv.prediction.tables import (
 SUFFIX = ".birdinv"
 NATIVE = ".csv"
 LONGEST_NAME = 255  # bytes that file systems take
+# What is wrong with one path, and not with the disk: a folder of that name, a name too long.
+OF_ONE_PATH = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 Heard = Callable[[float, float], None]
 """Told the seconds scored since the last call, and those that the header promises in all."""
@@ -58,10 +60,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """What became of one input: a row of `files.csv`, but for the last two.
+    """What became of one input: a row of `files.csv`, but for the last three.
 
     `marked` are the stretches, in seconds, of windows that hold samples that are not finite;
-    `table_bytes` is the size of its table.
+    `table_bytes` is the size of its table, -1 where it has none; `stamp` is what the recording was
+    before it was read (`stamp_of`), None where that does not say what the next reading would give.
     """
 
     file: str
@@ -74,6 +77,7 @@ class FileResult:
     detections: int = 0
     marked: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     table_bytes: int = -1
+    stamp: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,15 +145,22 @@ class Job:
 
         if not self._output.is_dir():  # a drive that is gone must not be made anew on another
             raise FileNotFoundError(errno.ENOENT, "the folder is gone", str(self._output))
-        with cpu_threads(1):  # results do not depend on what else torch is used for
-            try:
-                result = self._scored(source, heard)
-            except _Unscored as error:
-                reason = f"it cannot be scored: {error}"
-                result = lost(source, reason, self._output, self._settings)
-        if self._rtypes:
-            convert(source, result, self._output, self._rtypes, self._listener.sample_rate)
-        return result
+        stamp = stamp_of(source)
+        try:
+            with cpu_threads(1):  # results do not depend on what else torch is used for
+                try:
+                    result = self._scored(source, heard)
+                except _Unscored as error:
+                    reason = f"it cannot be scored: {error}"
+                    result = lost(source, reason, self._output, self._settings)
+            if self._rtypes and result.table_bytes >= 0:
+                convert(source, result, self._output, self._rtypes, self._listener.sample_rate)
+        except OSError as error:
+            if error.errno not in OF_ONE_PATH:
+                raise
+            reason = f"its table cannot be written: {error.strerror} ({error.filename})"
+            result = FileResult(source.name, "unreadable", reason)
+        return replace(result, stamp=stamp)
 
     def _scored(self, source: Source, heard: Heard) -> FileResult:
         listener, settings = self._listener, self._settings
@@ -194,8 +205,13 @@ class Job:
 
 def lost(source: Source, reason: str, output: Path, settings: Settings) -> FileResult:
     """The result of a recording that could not be scored, and a table without rows."""
-    with _native(source, output, settings):
-        pass
+    try:
+        with _native(source, output, settings):
+            pass
+    except OSError as error:
+        if error.errno not in OF_ONE_PATH:
+            raise
+        return FileResult(source.name, "unreadable", reason)
     size = table_path(output, source.name).stat().st_size
     return FileResult(source.name, "unreadable", reason, table_bytes=size)
 
@@ -237,14 +253,38 @@ def columns(settings: Settings) -> tuple[str, ...]:
 
 
 def table_path(output: Path, name: str, ending: str = NATIVE) -> Path:
-    """Where a table of a recording lies; a name that would grow too long is cut."""
+    """Where a table of a recording lies: under its own name where every system takes it.
+
+    What Windows does not take is replaced, a name that would grow too long is cut, and a digest
+    keeps such names apart.
+    """
     suffix = SUFFIX + ending
-    path = output / (name + suffix)
-    encoded = os.fsencode(path.name)
-    if len(encoded) <= LONGEST_NAME:
-        return path
-    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    return path.with_name(encoded[:150].decode(errors="ignore") + f"-{digest}{suffix}")
+    *folders, own = name.split("/")
+    safe = safe_name(own + suffix).removesuffix(suffix)
+    if safe != own or len(os.fsencode(own + suffix)) > LONGEST_NAME:
+        safe = f"{_cut(safe)}-{_digest(own)}"
+    parts = [
+        part if safe_name(part) == part else f"{_cut(safe_name(part))}-{_digest(part)}"
+        for part in folders
+    ]
+    return output.joinpath(*parts, safe + suffix)
+
+
+def _cut(name: str) -> str:
+    return os.fsencode(name)[:150].decode(errors="ignore")
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def stamp_of(source: Source) -> tuple[int, int] | None:
+    """(bytes, time of change in ns) of a recording, None where the system does not say."""
+    try:
+        info = os.stat(source.path)
+    except OSError:
+        return None
+    return info.st_size, info.st_mtime_ns
 
 
 def _sha256(path: Path) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from birdinv.audio.sources import Source
 from birdinv.errors import BirdinvError
 from birdinv.files import size_of
-from birdinv.prediction.job import FileResult, table_path
+from birdinv.prediction.job import FileResult, stamp_of, table_path
 
 NAME = "journal.jsonl"
 FORMAT = "birdinv-journal"
@@ -32,16 +32,17 @@ class Journal:
 
     Args:
         identity: what all results of the folder have in common.
+        moved: the same inputs may lie at another place now.
 
     Raises:
         BirdinvError: the folder holds results of another model, other settings or inputs, or its
             journal cannot be read.
     """
 
-    def __init__(self, output: Path, identity: Mapping[str, Any]) -> None:
-        self._output = output
+    def __init__(self, output: Path, identity: Mapping[str, Any], *, moved: bool = False) -> None:
+        self._output, self._moved = output, moved
         self._path = output / NAME
-        self._done: dict[str, tuple[tuple[int, int], FileResult]] = {}
+        self._done: dict[str, FileResult] = {}
         output.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._descriptor: int | None = os.open(self._path, flags)
@@ -58,12 +59,12 @@ class Journal:
 
     def done(self, source: Source) -> FileResult | None:
         """The result of a recording that has not changed since, None where it is to be scored."""
-        entry = self._done.get(source.name)
-        if entry is None:
+        result = self._done.get(source.name)
+        if result is None:
             return None
-        stamp, result = entry
         table = size_of(table_path(self._output, source.name))
-        return result if stamp == stamp_of(source) and table == result.table_bytes else None
+        same = result.stamp == stamp_of(source) and table == result.table_bytes
+        return result if same else None
 
     @property
     def names(self) -> set[str]:
@@ -73,21 +74,16 @@ class Journal:
     def add(self, source: Source, result: FileResult) -> None:
         """Notes a result whose table is in its place.
 
-        A recording that cannot be opened now (its disk is gone) or that changed while it was scored
-        is not noted: it is scored again when the batch goes on.
+        A recording is not noted, and is scored again when the batch goes on, if it changed while it
+        was scored, cannot be opened now (its disk is gone), or cost a process its life: memory that
+        ran out or a network that stood still are no fault of its own.
         """
         self.require_in_place()
-        stamp = stamp_of(source)
-        if stamp is None or (result.status == "unreadable" and not _opens(source.path)):
+        if result.stamp is None or result.table_bytes < 0 or result.stamp != stamp_of(source):
             return
-        self._write(
-            {
-                "file": source.name,
-                "size": stamp[0],
-                "mtime_ns": stamp[1],
-                "result": asdict(result),
-            }
-        )
+        if result.status == "unreadable" and not _opens(source.path):
+            return
+        self._write({"file": source.name, "result": asdict(result)})
 
     def require_in_place(self) -> None:
         """Raises OSError where the folder is no longer the one it was: its drive is gone.
@@ -116,23 +112,24 @@ class Journal:
     def _read(self, identity: Mapping[str, Any]) -> int:
         """Reads what is there; the bytes of it that are whole lines."""
         end = 0
-        for line in self._path.read_bytes().splitlines(keepends=True):
-            try:
-                if not line.endswith(b"\n"):
-                    break
-                content = json.loads(line)
-                if end:
-                    self._note(content)
-                else:
-                    self._require_same(content, identity)
-            except (ValueError, KeyError, TypeError) as error:
-                if end:  # a machine that lost its power: what follows is done again
-                    break
-                raise BirdinvError(
-                    f"{self._path} is damaged ({type(error).__name__}: {error}); give -o a new "
-                    "folder"
-                ) from error
-            end += len(line)
+        with open(self._path, "rb") as file:
+            for line in file:
+                try:
+                    if not line.endswith(b"\n"):
+                        break
+                    content = json.loads(line)
+                    if end:
+                        self._note(content)
+                    else:
+                        self._require_same(content, identity)
+                except (ValueError, KeyError, TypeError) as error:
+                    if end:  # a machine that lost its power: what follows is done again
+                        break
+                    raise BirdinvError(
+                        f"{self._path} is damaged ({type(error).__name__}: {error}); give -o a new "
+                        "folder"
+                    ) from error
+                end += len(line)
         return end
 
     def _require_same(self, head: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -140,6 +137,8 @@ class Journal:
             raise BirdinvError(f"{self._path} is of another version of birdinv; give a new folder")
         before = head["identity"]
         differing = [key for key in identity if before.get(key) != identity[key]]
+        if differing == ["inputs"] and self._moved:
+            differing = []
         if differing:
             what = "; ".join(
                 f"{key.replace('_', ' ')}: {_short(before.get(key))} there, "
@@ -148,14 +147,15 @@ class Journal:
             )
             raise BirdinvError(
                 f"{self._output} holds predictions that were made otherwise ({what}); give -o a "
-                "new folder, or the old settings to go on there"
+                f"new folder, or {_way_on(differing)}"
             )
 
     def _note(self, line: Mapping[str, Any]) -> None:
         cells = {f.name: line["result"][f.name] for f in fields(FileResult)}
         cells["marked"] = tuple((str(start), str(end)) for start, end in cells["marked"])
-        stamp = int(line["size"]), int(line["mtime_ns"])
-        self._done[line["file"]] = stamp, FileResult(**cells)
+        size, mtime_ns = cells["stamp"]
+        cells["stamp"] = int(size), int(mtime_ns)
+        self._done[line["file"]] = FileResult(**cells)
 
 
 def _take_alone(descriptor: int, output: Path) -> None:
@@ -178,15 +178,6 @@ def _take_alone(descriptor: int, output: Path) -> None:
         return
 
 
-def stamp_of(source: Source) -> tuple[int, int] | None:
-    """(bytes, time of change in ns) of a recording, None where the system does not say."""
-    try:
-        info = os.stat(source.path)
-    except OSError:
-        return None
-    return info.st_size, info.st_mtime_ns
-
-
 def _opens(path: Path) -> bool:
     if not path.is_file():
         return path.exists()  # a pipe, which opening would wait for
@@ -197,11 +188,17 @@ def _opens(path: Path) -> bool:
         return False
 
 
+def _way_on(differing: list[str]) -> str:
+    if differing == ["inputs"]:
+        return "--moved if these are the same recordings at another place"
+    return "the old ones to go on there"
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) < 60 else f"{text[:24]}…{text[-8:]}"
+    return text if len(text) < 160 else f"{text[:100]}…{text[-50:]}"
 
 
 def inputs_of(inputs: Iterable[Path]) -> list[str]:
-    """The names by which inputs are known, wherever their disk is mounted."""
-    return sorted(Path(os.path.realpath(path)).name for path in inputs)
+    """By what inputs are known: two memory cards hold the same names, sizes and times."""
+    return sorted(os.path.realpath(path) for path in inputs)

@@ -115,12 +115,12 @@ def score(
         exact_hop: keep the hop of that overlap.
 
     Returns:
-        Times and probabilities. A file that cannot be read gives no windows and a verdict that says
+        Times and probabilities. A file that is no audio gives no windows and a verdict that says
         why; nothing about its content raises.
 
     Raises:
-        BirdinvError: no such model, settings out of range, samples of a strange shape or type, or
-            no `sample_rate` for samples.
+        BirdinvError: no such model or file, settings out of range, samples of a strange shape or
+            type, or no `sample_rate` for samples.
 
     Example:
         >>> scores = birdinv.prediction.score("run", "dawn.wav")        # doctest: +SKIP
@@ -131,14 +131,7 @@ def score(
         model = Listener.load(model, overlap=overlap, exact_hop=exact_hop)
     elif overlap is not None or exact_hop:
         raise BirdinvError("a loaded model has its windows: give the overlap to Listener.load")
-    source: Path | _InMemory
-    if isinstance(recording, np.ndarray):
-        source = _InMemory(recording, sample_rate)
-    elif sample_rate is not None:
-        raise BirdinvError("sample_rate is for samples; a file has its own: leave it out")
-    else:
-        source = Path(recording)
-    heard = model.hear(source)
+    heard = model.hear(_sound(recording, sample_rate))
     with cpu_threads(1):  # as in `predict`
         parts = [probabilities for _, probabilities in heard]
     none = np.zeros((0, len(model.classes)), np.float32)
@@ -152,12 +145,30 @@ def score(
     return Scores(starts / rate, ends / rate, probabilities, model.classes, marked, heard.verdict)
 
 
+def _sound(recording: Any, sample_rate: Any) -> Path | _InMemory:
+    if isinstance(recording, np.ndarray):
+        return _InMemory(recording, sample_rate)
+    if not isinstance(recording, str | os.PathLike):
+        raise BirdinvError(
+            f"the recording is a {type(recording).__name__}; expected a path, or samples as an "
+            "array of NumPy"
+        )
+    if sample_rate is not None:
+        raise BirdinvError("sample_rate is for samples; a file has its own: leave it out")
+    path = Path(recording)
+    if not path.exists():
+        raise BirdinvError(f"{path} does not exist; give a recording, or samples")
+    return path
+
+
 class _InMemory:
     """Samples read as a file of them would be (`audio.reading.Reader`)."""
 
-    def __init__(self, samples: np.ndarray, sample_rate: int | None) -> None:
+    def __init__(self, samples: np.ndarray, sample_rate: Any) -> None:
         if sample_rate is None:
             raise BirdinvError("samples have no sample rate of their own; give sample_rate in Hz")
+        if not isinstance(sample_rate, int | np.integer):
+            raise BirdinvError(f"sample_rate is {sample_rate!r}; give a whole number of Hz")
         if not 1_000 <= sample_rate <= 1_000_000:
             raise BirdinvError(f"sample_rate is {sample_rate}; give one from 1000 to 1000000 Hz")
         kind: Any = samples.dtype

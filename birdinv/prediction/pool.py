@@ -23,6 +23,8 @@ T_contra = TypeVar("T_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BEGIN_S = 600.0
+KILL_S = 5.0
 TELL_EVERY_S = 0.2  # a process about its progress: enough for a bar, and for whoever waits
 
 
@@ -96,9 +98,10 @@ class Processes(Generic[T, R]):
 
     def close(self) -> None:
         """Ends all processes, whatever they are at."""
-        for process in self._all:
-            process.kill()
-        self._all.clear()
+        with signals_held_back():
+            for process in self._all:
+                process.kill()
+            self._all.clear()
 
     def _new(self) -> _Process:
         self._all.append(_Process(self._begin, self._arguments))
@@ -115,14 +118,22 @@ class Processes(Generic[T, R]):
         Args:
             heard: told the item and what `work` said of its progress.
         """
-        waiting = deque((item, False) for item in items)  # True: has seen a process die
-        while waiting or self._busy:
-            while waiting and self._idle:
+        fresh, suspects = iter(items), deque[T]()
+
+        def take() -> tuple[T, bool] | None:
+            """The next item, and whether it has seen a process die."""
+            for item in fresh:
+                return item, False
+            return (suspects.popleft(), True) if suspects else None
+
+        while True:
+            while self._idle and (taken := take()) is not None:
                 process = self._idle.pop()
                 process.begun()
-                item, again = waiting.popleft()
-                process.give(item)
-                self._busy[process] = item, again
+                process.give(taken[0])
+                self._busy[process] = taken
+            if not self._busy:
+                return
             for process in self._ready():
                 item, again = self._busy[process]
                 try:
@@ -146,7 +157,7 @@ class Processes(Generic[T, R]):
                     if again:
                         yield lost(item, content[0])
                     else:
-                        waiting.append((item, True))
+                        suspects.append(item)
 
     def _ready(self) -> Iterator[_Process]:
         """Processes that have something to say, and those that have said nothing for too long."""
@@ -171,7 +182,7 @@ class _Process:
         self.stalled = ""
         self._facts: list[Any] = []
         self._process = context.Process(target=_serve, args=(theirs, begin, arguments))
-        with _signals_held_back():  # in the process too, until it is ready for them
+        with signals_held_back():  # in the process too, until it is ready for them
             self._process.start()
         theirs.close()
 
@@ -179,8 +190,10 @@ class _Process:
         """Waits until it has begun; what it told of its work."""
         if not self._facts:
             try:
+                if not self.pipe.poll(BEGIN_S):
+                    raise EOFError
                 kind, content = self.pipe.recv()
-            except EOFError as error:
+            except (EOFError, OSError) as error:
                 raise BirdinvError(
                     "a worker process died before it began (out of memory?); "
                     "run again with fewer --workers"
@@ -208,12 +221,13 @@ class _Process:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.join()
+        self._process.join(KILL_S)  # one that waits for a dead disk ends when the disk answers
         self.pipe.close()
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
+def signals_held_back() -> Iterator[None]:
+    """Ctrl-C and `kill` wait meanwhile; what is begun here never hears them, unless it asks to."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from birdinv.audio.sources import Source, find_sources
+from birdinv.audio.sources import find_sources
 from birdinv.audio.windows import Windows
 from birdinv.errors import BirdinvError, Interrupted, SettingError
-from birdinv.files import require_new, size_of, sweep, write_json
-from birdinv.prediction.combined import write_combined
+from birdinv.files import require_new
+from birdinv.prediction.batch import Batch, Crew, stopped
 from birdinv.prediction.formats import ENDINGS, require_formats
-from birdinv.prediction.job import (
-    NATIVE,
-    Facts,
-    FileResult,
-    Job,
-    Settings,
-    convert,
-    lost,
-    table_path,
-)
+from birdinv.prediction.job import FileResult, Job, Settings
 from birdinv.prediction.journal import NAME as JOURNAL
 from birdinv.prediction.journal import Journal, inputs_of
 from birdinv.prediction.pool import Here, Processes
 from birdinv.prediction.recorders import recorded_at
 from birdinv.progress import Progress
+from birdinv.words import counted
 
 STALL_S = 300.0
+LONGEST_S = 1e6
 DEFAULT = Settings()
 
 
@@ -54,20 +45,6 @@ class Predicted:
         return Counter(result.status for result in self.files)
 
 
-class Crew(Protocol):
-    """Who does the work: this process, others on this machine, or a cluster."""
-
-    facts: Facts
-
-    def results(
-        self,
-        items: Iterable[Source],
-        heard: Callable[[Source, float, float], None],
-        lost: Callable[[Source, str], FileResult],
-    ) -> Generator[FileResult, None, None]:
-        """The result of every item, as they are done; see `pool.Processes.results`."""
-
-
 def predict(
     model: Path,
     inputs: Sequence[Path],
@@ -79,6 +56,7 @@ def predict(
     rtypes: Sequence[str] = (),
     stall_s: float = STALL_S,
     report: bool = False,
+    moved: bool = False,
     command: str = "",
     progress: Progress | None = None,
 ) -> Predicted:
@@ -103,6 +81,7 @@ def predict(
         rtypes: further formats of the tables (`formats.RTYPES`).
         stall_s: a recording that makes no progress for so long, in seconds, is given up.
         report: write `report.html`, the page about the folder.
+        moved: the inputs of an earlier call are at another place now.
 
     Raises:
         Interrupted: on Ctrl-C; what is done is kept.
@@ -111,14 +90,17 @@ def predict(
     """
     if workers < 0:
         raise SettingError(f"--workers is {workers}; give at least 1")
-    if not stall_s > 0:
-        raise SettingError(f"--stall is {stall_s:g}; give seconds above 0")
+    if not 0 < stall_s <= LONGEST_S:
+        raise SettingError(f"--stall is {stall_s:g}; give seconds above 0, {LONGEST_S:g} at most")
     require_formats(rtypes)
-    resumes = (output / JOURNAL).is_file()
-    if not resumes:
+    if not (output / JOURNAL).is_file():
         require_new(output, "predictions")
+    # What is there already would tell old news.
+    kept_up = [rtype for rtype, end in ENDINGS.items() if (output / f"combined{end}").exists()]
+    rtypes = tuple(dict.fromkeys([*rtypes, *kept_up]))
+    report = report or (output / "report.html").exists()
     sources = find_sources(inputs)
-    arguments = (model, settings, output, tuple(rtypes))
+    arguments = (model, settings, output, rtypes)
     with _crew(arguments, min(workers, len(sources.found)), cluster, stall_s) as crew:
         identity = {
             "model": crew.facts.model_sha256,
@@ -126,8 +108,8 @@ def predict(
             **settings.as_dict(),
             "inputs": inputs_of(inputs),
         }
-        with closing(Journal(output, identity)) as journal:
-            batch = _Batch(model, output, settings, rtypes, sources.found, crew.facts, journal)
+        with closing(Journal(output, identity, moved=moved)) as journal:
+            batch = Batch(model, output, settings, rtypes, sources, crew.facts, journal)
             warnings = [*batch.recall()]
             batch.describe(command, identity, "running")
             outcome = "failed"
@@ -138,15 +120,20 @@ def predict(
                 outcome = "interrupted"
                 raise Interrupted(f"interrupted; {batch.kept()}") from None
             except OSError as error:
-                raise BirdinvError(_stopped(error, batch)) from error
+                raise BirdinvError(stopped(error, batch)) from error
             finally:
-                batch.finish(command, identity, outcome)
+                try:
+                    batch.finish(command, identity, outcome)
+                except KeyboardInterrupt:  # again
+                    raise Interrupted(f"interrupted; {batch.kept()}") from None
     if sources.others:
         warnings.append(f"other files beside the recordings, passed over: {sources.others}")
     if settings.absolute_time:
         timeless = sum(recorded_at(result.file) is None for result in batch.results)
         if timeless:
-            warnings.append(f"{timeless} file names tell no time: their absolute_time is empty")
+            warnings.append(
+                f"no time in the name of {counted(timeless, 'file')}: their absolute_time is empty"
+            )
     if report:
         from birdinv.reporting.detections import write_detections_page
 
@@ -176,166 +163,3 @@ def _crew(
         return Here(Job, arguments)
     except KeyboardInterrupt:
         raise Interrupted("interrupted before the first file") from None
-
-
-class _Batch:
-    """The results of one folder of predictions, as they come together."""
-
-    def __init__(
-        self,
-        model: Path,
-        output: Path,
-        settings: Settings,
-        rtypes: Sequence[str],
-        sources: Sequence[Source],
-        facts: Facts,
-        journal: Journal,
-    ) -> None:
-        self._model, self._output, self._settings = model, output, settings
-        self._rtypes, self._facts, self._journal = tuple(rtypes), facts, journal
-        self._sources = {source.name: source for source in sources}
-        self.results: list[FileResult] = []
-        self.recalled = 0
-
-    def recall(self) -> Iterable[str]:
-        """Takes over what the journal has; sentences about what it has and is no longer so."""
-        sweep(self._output)
-        for source in self._sources.values():
-            result = self._journal.done(source)
-            if result is not None:
-                self.results.append(result)
-        self.recalled = len(self.results)
-        before = self._journal.names
-        if again := len(before & self._sources.keys()) - self.recalled:
-            yield f"{again} files have changed since they were scored, and are scored again"
-        if gone := len(before - self._sources.keys()):
-            yield (
-                f"{gone} files that were scored earlier are no longer there: they are not in "
-                "combined.csv and files.csv, their own tables are kept"
-            )
-
-    def run(self, crew: Crew, progress: Progress | None) -> None:
-        """Scores what is left, the largest files first."""
-        known = {result.file for result in self.results}
-        self._complete_formats()
-        sizes = {name: size_of(source.path) for name, source in self._sources.items()}
-        left = [source for name, source in self._sources.items() if name not in known]
-        left.sort(key=lambda source: (-sizes[source.name], source.name))
-        hours = _Hours(progress, sum(sizes[source.name] for source in left), sizes)
-        made = crew.results(
-            left, lambda item, *amounts: hours.heard(item.name, *amounts), self._lost
-        )
-        with closing(made):
-            for result in made:
-                self._journal.add(self._sources[result.file], result)
-                self.results.append(result)
-                hours.done(result, len(self.results))
-
-    def _complete_formats(self) -> None:
-        """Other formats that an earlier call was not asked for, or did not come to."""
-        for result in self.results:
-            wanted = [
-                rtype
-                for rtype in self._rtypes
-                if not table_path(self._output, result.file, ENDINGS[rtype]).exists()
-            ]
-            if wanted:
-                source = self._sources[result.file]
-                convert(source, result, self._output, wanted, self._facts.sample_rate)
-
-    def _lost(self, source: Source, reason: str) -> FileResult:
-        result = lost(source, reason, self._output, self._settings)
-        if self._rtypes:
-            convert(source, result, self._output, self._rtypes, self._facts.sample_rate)
-        return result
-
-    def kept(self) -> str:
-        """What of the work is safe, and how to go on."""
-        return (
-            f"the tables of the {len(self.results)} files done so far are in {self._output}: the "
-            "same command again goes on from there"
-        )
-
-    def finish(self, command: str, identity: dict[str, Any], outcome: str) -> None:
-        """Writes the tables about all files; a full disk must not hide why a batch ended."""
-        try:
-            self._journal.require_in_place()
-            sweep(self._output)
-            self.results.sort(key=lambda result: result.file)
-            if outcome != "finished":  # a table that is in place, and was not counted any more
-                counted = {result.file for result in self.results}
-                for name in self._sources.keys() - counted:
-                    for ending in (NATIVE, *ENDINGS.values()):
-                        table_path(self._output, name, ending).unlink(missing_ok=True)
-            write_combined(
-                self._output,
-                [(self._sources[result.file], result) for result in self.results],
-                self._settings,
-                self._rtypes,
-                self._facts.sample_rate,
-            )
-            self.describe(command, identity, outcome)
-        except OSError as error:
-            if outcome == "finished":
-                raise BirdinvError(_stopped(error, self)) from error
-
-    def describe(self, command: str, identity: dict[str, Any], outcome: str) -> None:
-        """Writes `run.json`: the same for the same work, whenever and however it was done."""
-        facts = self._facts
-        weights = self._model.resolve()
-        info = {
-            "command": command,
-            "model": str(weights),
-            "model_sha256": facts.model_sha256,
-            "settings": self._settings.as_dict(),
-            "identity_sha256": hashlib.sha256(
-                json.dumps(identity, sort_keys=True).encode()
-            ).hexdigest(),
-            "classes": list(facts.classes),
-            "sample_rate": facts.sample_rate,
-            "segment_samples": facts.windows.segment,
-            "hop_samples": facts.windows.hop,
-            "overlap": facts.windows.overlap,
-            "shared_frames": facts.shared_frames,
-            "versions": facts.versions,
-            "inputs": len(self._sources),
-            "statuses": dict(sorted(Counter(r.status for r in self.results).items())),
-            "outcome": outcome,
-        }
-        write_json(self._output / "run.json", info)
-
-
-def _stopped(error: OSError, batch: _Batch) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}; mend that (space, permissions, path). {batch.kept()}"
-
-
-class _Hours:
-    """Progress in hours of audio; those to come are guessed from the bytes to come."""
-
-    def __init__(self, progress: Progress | None, everything: int, sizes: dict[str, int]) -> None:
-        self._progress, self._everything, self._sizes = progress, everything, sizes
-        self._hours = self._told = 0.0
-        self._read = 0  # bytes
-        self._promised: dict[str, float] = {}  # hours, of the files at work
-
-    def heard(self, name: str, seconds: float, promised_s: float) -> None:
-        """So many seconds more of a file that promises so many."""
-        self._promised[name] = promised_s / 3600
-        self._update(seconds / 3600)
-
-    def done(self, result: FileResult, files: int) -> None:
-        """A file is through."""
-        self._promised.pop(result.file, None)
-        self._hours += float(result.read_s) / 3600
-        self._read += self._sizes[result.file]
-        self._update(max(0.0, self._hours - self._told), note=f"{files} files")
-
-    def _update(self, hours: float, note: str | None = None) -> None:
-        self._told += hours
-        if self._progress is None:
-            return
-        at_work = sum(self._sizes[name] for name in self._promised)
-        known = self._hours + sum(self._promised.values())
-        total = known * self._everything / max(1, self._read + at_work)
-        self._progress.update(hours, total=total, note=note)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from birdinv.audio.windows import Windows
 from birdinv.errors import SettingError
 
 COLUMNS = ("file", "start_s", "end_s", "label", "score")
+
+MOST_WAITING = 50_000  # rows in memory, some 10 MB
+CHUNK = 1024  # of them read back at a time
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,57 @@ class _Open:
     scores: list[float]
 
 
+class _Waiting:
+    """Rows that wait for a bird which began before them and still sings.
+
+    Beyond `MOST_WAITING` they wait in a file, sorted: a night of crickets costs no memory.
+    """
+
+    _KIND = np.dtype([("first", "<i8"), ("score", "<f8"), ("rank", "<i8"), ("last", "<i8")])
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = sorted(names)
+        self._ranks = [self._names.index(name) for name in names]
+        self._heap: list[tuple[int, float, int, int]] = []
+        self._stretches: list[tuple[int, int]] = []  # of the file, in rows
+        self._file: IO[bytes] | None = None
+
+    def add(self, first: int, score: float, bird: int, last: int) -> None:
+        heapq.heappush(self._heap, (first, -score, self._ranks[bird], last))
+
+    def before(self, window: int) -> Iterator[tuple[int, int, str, float]]:
+        """The rows that begin before `window`, in order; nothing will be added before them."""
+        if not self._stretches:  # else there are earlier ones in the file: all come at the end
+            while self._heap and self._heap[0][0] < window:
+                yield self._row(heapq.heappop(self._heap))
+        if len(self._heap) > MOST_WAITING:
+            self._put_aside()
+
+    def rest(self) -> Iterator[tuple[int, int, str, float]]:
+        """All the others."""
+        aside = [self._taken_back(*stretch) for stretch in self._stretches]
+        for row in heapq.merge(*aside, sorted(self._heap)):
+            yield self._row(row)
+
+    def _put_aside(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  it goes with this object
+        start = self._file.seek(0, 2) // self._KIND.itemsize
+        self._file.write(np.array(sorted(self._heap), self._KIND).tobytes())
+        self._stretches.append((start, len(self._heap)))
+        self._heap.clear()
+
+    def _taken_back(self, start: int, count: int) -> Iterator[tuple[int, float, int, int]]:
+        for at in range(start, start + count, CHUNK):
+            size = min(CHUNK, start + count - at) * self._KIND.itemsize
+            if self._file is not None:
+                self._file.seek(at * self._KIND.itemsize)
+                yield from np.frombuffer(self._file.read(size), self._KIND).tolist()
+
+    def _row(self, row: tuple[int, float, int, int]) -> tuple[int, int, str, float]:
+        return row[0], row[3], self._names[row[2]], -row[1]
+
+
 def detections(
     scored: Iterable[tuple[int, np.ndarray]],
     classes: Sequence[str],
@@ -70,12 +126,12 @@ def detections(
         return
     most = choice.merge or np.inf
     growing: dict[int, _Open] = {}
-    done: list[tuple[int, float, str, int]] = []  # a heap of what waits for earlier starts
+    done = _Waiting([classes[i] for i in birds])
 
     def close(bird: int) -> None:
         run = growing.pop(bird)
         score = float(np.mean(sorted(run.scores, reverse=True)[:3]))
-        heapq.heappush(done, (run.first, -score, classes[birds[bird]], run.last))
+        done.add(run.first, score, bird, run.last)
 
     for first, probabilities in scored:
         scores = probabilities[:, birds]
@@ -95,13 +151,10 @@ def detections(
                     if run is not None:
                         close(bird)
                     growing[bird] = _Open(window, window, [score])
-            earliest = min((run.first for run in growing.values()), default=window + 1)
-            while done and done[0][0] < earliest:
-                yield _row(heapq.heappop(done))
+            yield from done.before(min((r.first for r in growing.values()), default=window + 1))
     for bird in list(growing):
         close(bird)
-    while done:
-        yield _row(heapq.heappop(done))
+    yield from done.rest()
 
 
 def _unmerged(
@@ -124,10 +177,6 @@ def _unmerged(
         columns = (each[order].tolist() for each in (window + first, bird, score))
         for number, which, value in zip(*columns, strict=True):
             yield number, number, names[which], value
-
-
-def _row(item: tuple[int, float, str, int]) -> tuple[int, int, str, float]:
-    return item[0], item[3], item[2], -item[1]
 
 
 def native_row(

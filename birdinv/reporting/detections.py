@@ -8,24 +8,20 @@ of a run, whatever comes from the folder is untrusted text.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from birdinv.files import read_json
-from birdinv.reporting.excerpts import excerpts, tile
+from birdinv.reporting.excerpts import tiles_of
 from birdinv.reporting.markup import (
     card,
     cards_of,
-    duration,
+    counted,
     escaped,
     heat_of,
     mapping,
     origin_of,
-    rounded,
     table_of,
     write_page,
 )
@@ -36,6 +32,7 @@ from birdinv.reporting.tallies import (
     Window,
     tally_classes,
     tally_recordings,
+    whole_recordings,
     worst_recordings,
 )
 
@@ -50,25 +47,33 @@ _OUTCOMES = {
 }
 _HOURS_NOTE = """Each row is a class, each column an hour of the day by the recorder's clock: the
 stronger its colour, the nearer to the busiest hour of its row. In grey hours nothing was recorded;
-the last row tells how long was listened in each, without which counts cannot be compared."""
+the last row tells how long was listened in each, without which counts cannot be compared. Where the
+screen is narrow, the hours from 12 on stand below those before."""
 _BEST_NOTE = """Those with the highest scores; of detections that overlap or adjoin only the best is
 shown. Time runs to the right, pitch upwards, darker is louder; the frame marks the window that was
 scored, around it is up to half a second of context."""
 
 
-def write_detections_page(output: Path, sound: Mapping[str, Path], *, sample_rate: int) -> Path:
+def write_detections_page(
+    output: Path,
+    sound: Mapping[str, Path],
+    *,
+    sample_rate: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Write `output/report.html` about a folder of predictions and return its path.
 
     The page holds the totals, the detections by class and hour of day, the recordings that were
     not fully read, and the ten best windows of each class to look at and to listen to. Recordings
-    are read as far as those windows need. The file is written whole or not at all, and the same
-    folder gives the same bytes.
+    are read no further than those windows need. The file is written whole or not at all, and the
+    same folder gives the same bytes.
 
     Args:
         output: the folder that `birdinv predict` made.
         sound: the names in `files.csv` → the recordings. What is absent there or gone by now, the
             page says so.
         sample_rate: of the excerpts, in Hz; the network's.
+        progress: told (recordings read, recordings to read) after each that has such windows.
 
     Raises:
         BirdinvError: `run.json`, `files.csv` or `combined.csv` cannot be read, or the page cannot
@@ -80,13 +85,19 @@ def write_detections_page(output: Path, sound: Mapping[str, Path], *, sample_rat
     ranked = sorted(tallies, key=lambda label: (-tallies[label].detections, label))
     tallies = {label: tallies[label] for label in ranked}
     outcome = _OUTCOMES.get(str(facts.get("outcome")))
+    best = {label: tallies[label].best() for label in _shown(tallies)}
+    windows = [window for windows in best.values() for window in windows]
+    # Tables hold names that are no Unicode in the way in which they were written.
+    paths = {name.encode("utf-8", "backslashreplace").decode(): sound[name] for name in sound}
+    whole = whole_recordings(output / "files.csv", {window.file for window in windows})
+    tiles = tiles_of(windows, paths, whole, sample_rate, progress=progress)
     body = [
         f"<p>{_summary(heard, tallies)}</p>",
         f'<p class="warn">{outcome}</p>' if outcome else "",
         _totals(heard, tallies, facts),
         f"<h2>Detections by class and hour of day</h2>{_classes(heard, tallies)}",
         f"<h2>Recordings not fully read</h2>{_not_read(heard, output / 'files.csv')}",
-        f"<h2>Best windows of each class</h2>{_best(tallies, sound, sample_rate)}",
+        f"<h2>Best windows of each class</h2>{_best(tallies, best, tiles, sample_rate)}",
         origin_of(facts, _GROUPS),
     ]
     return write_page(output / "report.html", f"Detections: {output.resolve().name}", body)
@@ -95,12 +106,12 @@ def write_detections_page(output: Path, sound: Mapping[str, Path], *, sample_rat
 def _summary(heard: Heard, tallies: Mapping[str, ClassTally]) -> str:
     """One sentence: how much was heard, and what in it."""
     found = sum(tally.detections for tally in tallies.values())
-    recordings = _counted(heard.statuses.total(), "recording")
-    sentence = f"In {' '.join(duration(heard.read_s))} of sound from {recordings} "
+    recordings = counted(heard.statuses.total(), "recording")
+    sentence = f"In {' '.join(_duration(heard.read_s))} of sound from {recordings} "
     if not tallies:
         return f"{sentence}nothing was detected."
     first = next(iter(tallies))
-    sentence += f"there {'is' if found == 1 else 'are'} {_counted(found, 'detection')} of "
+    sentence += f"there {'is' if found == 1 else 'are'} {counted(found, 'detection')} of "
     if len(tallies) == 1:
         return f"{sentence}one class, {escaped(first)}."
     most = f"most often {escaped(first)} ({tallies[first].detections:,})"
@@ -111,7 +122,7 @@ def _totals(heard: Heard, tallies: Mapping[str, ClassTally], facts: Mapping[str,
     """What is wanted at a glance, as cards."""
     ok, *others = (f"{heard.statuses[status]:,} {status}" for status in reversed(STATUSES))
     found = sum(tally.detections for tally in tallies.values())
-    an_hour = f"{rounded(found / heard.read_s * 3600)} per hour" if heard.read_s else ""
+    an_hour = f"{_rounded(found / heard.read_s * 3600)} per hour" if heard.read_s else ""
     least = mapping(facts.get("settings")).get("min_conf")
     threshold = f"scores of at least {escaped(least)}" if least is not None else ""
     segment, hop, rate = (facts.get(key) for key in _WINDOW)
@@ -120,7 +131,7 @@ def _totals(heard: Heard, tallies: Mapping[str, ClassTally], facts: Mapping[str,
         length, every = f"{segment / rate:.3g} s each", f"one every {hop / rate:.3g} s"
     wide = max(tallies, key=lambda label: tallies[label].recordings, default="")
     widest = f"in most recordings: {escaped(wide)}" if len(tallies) > 1 else ""
-    length_of_all, unit = duration(heard.read_s)
+    length_of_all, unit = _duration(heard.read_s)
     cards = (
         (f"{unit.capitalize()} read", length_of_all, "", ""),
         ("Recordings", f"{heard.statuses.total():,}", ok, " · ".join(others)),
@@ -155,8 +166,9 @@ def _hours(heard: Heard, tallies: Mapping[str, ClassTally]) -> str:
     note = f'<p class="note">{_HOURS_NOTE}</p>'
     if heard.untimed:
         note = (
-            f"<p>The names of {heard.untimed:,} of {heard.timed + heard.untimed:,} recordings do "
-            f"not tell when they began: their detections are not in these hours.</p>{note}"
+            f"<p>Of {counted(heard.timed + heard.untimed, 'recording')}, {heard.untimed:,} "
+            f"{'has a name that does' if heard.untimed == 1 else 'have names that do'} not tell "
+            f"the time: what was detected there is not in these hours.</p>{note}"
         )
     return f"{_cut_note(tallies)}{heat}{note}"
 
@@ -175,24 +187,15 @@ def _not_read(heard: Heard, table: Path) -> str:
     return parts + more
 
 
-def _best(tallies: Mapping[str, ClassTally], sound: Mapping[str, Path], sample_rate: int) -> str:
-    """The best windows of each class, each with its picture and its sound."""
+def _best(
+    tallies: Mapping[str, ClassTally],
+    best: Mapping[str, list[Window]],
+    tiles: Mapping[Window, str],
+    sample_rate: int,
+) -> str:
+    """The best windows of each class, as their tiles."""
     if not tallies:
         return "<p>There is no detection to show.</p>"
-    best = {label: tallies[label].best() for label in _shown(tallies)}
-    by_file: dict[str, list[Window]] = defaultdict(list)
-    for window in (window for windows in best.values() for window in windows):
-        by_file[window.file].append(window)
-    # Tables hold names that are no Unicode in the way in which they were written.
-    paths = {name.encode("utf-8", "backslashreplace").decode(): sound[name] for name in sound}
-    tiles: dict[Window, str] = {}
-    for name, windows in by_file.items():
-        if name in paths:
-            for window, samples, reason in excerpts(paths[name], windows, sample_rate):
-                tiles[window] = tile(window, samples, sample_rate, reason)
-        else:
-            reason = "its path is not known"
-            tiles |= {w: tile(w, np.zeros(0, np.int16), sample_rate, reason) for w in windows}
     links = (f'<a href="#class-{i}">{escaped(label)}</a>' for i, label in enumerate(best, 1))
     parts = [
         f'{_cut_note(tallies)}<p class="note">{_BEST_NOTE} Pictures reach from 0 to '
@@ -223,5 +226,13 @@ def _part(row: Mapping[str, str]) -> str:
     return f"{read} of {float(row['declared_s']):.1f} s" if row.get("declared_s") else f"{read} s"
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def _duration(seconds: float) -> tuple[str, str]:
+    """A length of time as a number and the unit people would name it in."""
+    units = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+    unit_s, unit = next((u for u in units if seconds >= u[0]), units[-1])
+    return _rounded(seconds / unit_s), unit
+
+
+def _rounded(value: float) -> str:
+    """A positive number with a decimal below 100 and none above."""
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

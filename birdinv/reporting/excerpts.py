@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator
+import os
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from birdinv.audio.reading import Reader
+from birdinv.audio.reading import Reader, mono_of
 from birdinv.audio.resampling import pcm, resampled
 from birdinv.prediction.recorders import recorded_at
 from birdinv.reporting.figures import small_spectrogram
@@ -21,6 +23,10 @@ from birdinv.reporting.tallies import Window
 CONTEXT_S = 0.5  # on each side of a window
 LONGEST_S = 3.0  # of an excerpt, with its context
 _LEAD_S = 1  # whole seconds of sound around an excerpt, for the resampler's filter to settle
+# libsndfile's names of what can be entered anywhere, at once and to the sample. MP3 is none of it:
+# without an index libsndfile decodes all that lies before. Nor are Ogg and Opus, which may be off.
+_SEEKABLE = frozenset(("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"))
+_PLAIN = ("PCM_", "FLOAT", "DOUBLE")  # the beginnings of their encodings
 
 
 def span_of(window: Window) -> tuple[float, float]:
@@ -34,23 +40,36 @@ def span_of(window: Window) -> tuple[float, float]:
 
 
 def excerpts(
-    path: Path, windows: Iterable[Window], sample_rate: int
+    path: Path, windows: Iterable[Window], sample_rate: int, *, whole: bool = False
 ) -> Iterator[tuple[Window, np.ndarray, str]]:
     """(window, int16 samples [T] of its excerpt, "" or why there are none) for each window.
 
-    The recording is read from its start, never by seeking, so that a damaged one gives what the
-    network heard; reading ends with the last window.
+    A recording is read from its start as far as its last window, so that a damaged one gives what
+    the network heard. One that is known to be whole gives the same by seeking, if its format can be
+    entered anywhere; what cannot be had in this way is read from the start.
+
+    Args:
+        windows: of this recording, in any order; the excerpts come in that of their beginnings.
+        sample_rate: of the excerpts, in Hz.
+        whole: the recording was once read from beginning to end without a flaw.
     """
     waiting = sorted(windows, key=lambda window: (span_of(window), window.label))
-    pieces: dict[Window, list[np.ndarray]] = {window: [] for window in waiting}
     with Reader(path) as reader:
         rate, position = reader.source_rate, 0
+        if whole and rate:
+            for window, piece in _sought(path, tuple(waiting)):
+                excerpt = _cut(window, [piece], rate, sample_rate, "")
+                if not len(excerpt[1]):  # it has become shorter: reading tells why
+                    break
+                waiting.remove(window)
+                yield excerpt
+        if not waiting:
+            return
+        pieces: dict[Window, list[np.ndarray]] = {window: [] for window in waiting}
         for block in reader:
             end = position + len(block)
             for window in list(waiting):
-                # The lead begins at a whole second, which is a whole sample at both rates.
-                first = _lead_s(window) * rate
-                last = math.ceil((span_of(window)[1] + _LEAD_S) * rate)
+                first, last = _samples_of(window, rate)
                 if first >= end:
                     break
                 pieces[window].append(block[max(0, first - position) : last - position])
@@ -63,6 +82,43 @@ def excerpts(
         for window in waiting:
             reason = reader.verdict.reason or "it ends before this window"
             yield _cut(window, pieces.pop(window), rate, sample_rate, reason)
+
+
+def tiles_of(
+    windows: Iterable[Window],
+    paths: Mapping[str, Path],
+    whole: Container[str],
+    sample_rate: int,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Window, str]:
+    """Window → its `tile`, one recording after the other.
+
+    Args:
+        windows: of any recordings, in any order.
+        paths: name → recording; what is absent here gives a tile that says so.
+        whole: the names of those that were once read from beginning to end without a flaw.
+        sample_rate: of the excerpts, in Hz.
+        progress: told (recordings read, recordings to read) after each.
+    """
+    by_file: dict[str, list[Window]] = defaultdict(list)
+    for window in windows:
+        by_file[window.file].append(window)
+    known = sum(name in paths for name in by_file)
+    tiles: dict[Window, str] = {}
+    done = 0
+    for name, wanted in by_file.items():
+        if name not in paths:
+            nothing = np.zeros(0, np.int16)
+            tiles |= {w: tile(w, nothing, sample_rate, "its path is not known") for w in wanted}
+            continue
+        found = excerpts(paths[name], wanted, sample_rate, whole=name in whole)
+        for window, samples, reason in found:
+            tiles[window] = tile(window, samples, sample_rate, reason)
+        done += 1
+        if progress is not None:
+            progress(done, known)
+    return tiles
 
 
 def tile(window: Window, samples: np.ndarray, sample_rate: int, reason: str) -> str:
@@ -119,6 +175,32 @@ def flac_of(samples: np.ndarray, sample_rate: int) -> io.BytesIO:
 
 def _lead_s(window: Window) -> int:
     return max(0, math.floor(span_of(window)[0]) - _LEAD_S)
+
+
+def _samples_of(window: Window, rate: int) -> tuple[int, int]:
+    """First and end, in samples at the recording's rate, of what an excerpt is made from."""
+    # The lead begins at a whole second, which is a whole sample at both rates.
+    return _lead_s(window) * rate, math.ceil((span_of(window)[1] + _LEAD_S) * rate)
+
+
+def _sought(path: Path, windows: Iterable[Window]) -> Iterator[tuple[Window, np.ndarray]]:
+    """(window, what its excerpt is made from) up to the first of which seeking gives not all."""
+    try:
+        # soundfile itself cannot encode a file name that is not UTF-8.
+        with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path) as file:
+            if file.format not in _SEEKABLE or not file.subtype.startswith(_PLAIN):
+                return
+            for window in windows:
+                first, last = _samples_of(window, file.samplerate)
+                last = min(last, file.frames)
+                if first >= last or file.seek(first) != first:
+                    return
+                block = file.read(last - first, dtype="float32", always_2d=True)
+                if len(block) < last - first:
+                    return
+                yield window, mono_of(block)[0]
+    except (soundfile.SoundFileError, OSError, RuntimeError):
+        return  # a decoder that failed once is asked no more: the rest is read from the start
 
 
 def _cut(

@@ -22,9 +22,9 @@ PERCENT = "\N{NO-BREAK SPACE}%"
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2321;--paper:#fff;--soft:#59635f;--line:#d5dbd8;
---card:#f3f6f4;--warn:#fff3d6}
+--card:#f3f6f4;--warn:#fff3d6;--edge:#0005}
 @media screen and (prefers-color-scheme:dark){:root{--ink:#e6ebe8;--paper:#141817;--soft:#a3aea9;
---line:#39423e;--card:#1f2523;--warn:#46380f}}
+--line:#39423e;--card:#1f2523;--warn:#46380f;--edge:#fff7}}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:1rem 1rem 3rem;max-width:54rem;background:var(--paper);color:var(--ink);
 font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
@@ -40,7 +40,11 @@ figure{margin:.8rem 0;max-width:40rem}
 img{display:block;width:100%;height:auto;background:#fff;border-radius:.4rem;
 border:1px solid var(--line)}
 figcaption{margin-top:.4rem}audio{width:100%;max-width:40rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem}
+.scroll{overflow-x:auto;background:linear-gradient(90deg,var(--paper) 40%,#0000) 0/3rem 100% local,
+linear-gradient(270deg,var(--paper) 40%,#0000) 100%/3rem 100% local,
+linear-gradient(90deg,var(--edge),#0000) 0/.8rem 100%,
+linear-gradient(270deg,var(--edge),#0000) 100%/.8rem 100%;background-repeat:no-repeat}
+table{border-collapse:collapse;font-size:.92rem}
 th,td{padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);text-align:left;
 vertical-align:top}
 .numbers th,.numbers td{text-align:right;font-variant-numeric:tabular-nums;overflow-wrap:normal;
@@ -49,11 +53,10 @@ min-width:5rem}
 summary{cursor:pointer;padding:.4rem 0}
 .words td{min-width:6.5rem}.words td:first-child{min-width:14rem}
 .words td:nth-child(3){min-width:15rem}.words td:last-child{white-space:nowrap}
-.heat th,.heat td{min-width:1.75rem;padding:.2rem .25rem;border:1px solid var(--paper);
-font-size:.8rem;font-variant-numeric:tabular-nums;text-align:center;vertical-align:middle;
-overflow-wrap:normal}
-.heat th{font-weight:600}.heat th:first-child{position:sticky;left:0;min-width:6rem;max-width:9rem;
-padding-left:0;background:var(--paper);text-align:left;overflow-wrap:anywhere}
+.heat{width:100%;table-layout:fixed}
+.heat th,.heat td{padding:.2rem 0;border:1px solid var(--paper);font-size:.75rem;text-align:center;
+vertical-align:middle;font-variant-numeric:tabular-nums;overflow-wrap:normal}
+.heat th:first-child{width:7.5rem;padding-right:.3rem;text-align:left;overflow-wrap:anywhere}
 .heat .none{background:var(--line)}.heat .h0{color:var(--soft)}.heat .h1{background:#0072b21f}
 .heat .h2{background:#0072b240}.heat .h3{background:#0072b266}.heat .h4{background:#0072b299}
 .heat .h5{background:#0072b2;color:#fff}
@@ -67,6 +70,15 @@ font-size:.75rem;line-height:1;color:var(--soft);text-align:right}
 .jump a{display:inline-block;margin-right:.9rem;padding:.2rem 0;color:inherit}
 @media screen and (max-width:30rem){.numbers th,.numbers td{min-width:3.5rem;padding-right:.4rem;
 font-size:.85rem}.numbers th:first-child,.numbers td:first-child{min-width:5.5rem}}
+@media screen and (max-width:40rem){.words,.words tbody{display:block}.words thead{display:none}
+.words tr{display:grid;grid-template-columns:auto 1fr;column-gap:.8rem;padding:.4rem 0;
+border-bottom:1px solid var(--line)}.words td{min-width:0!important;padding:0;border:0}
+.words td:first-child{grid-column:1/3;font-weight:600}.words td:nth-child(3){grid-area:3/1/4/3}
+.words td:last-child::before{content:"Read: "}}
+@media screen and (max-width:54rem){.scroll:has(.heat){overflow:visible;background:none}
+.heat,.heat tbody{display:block}.heat thead{display:block;position:sticky;top:0}
+.heat tr{display:grid;grid-template-columns:repeat(12,minmax(0,1fr));background:var(--paper);
+padding:.15rem 0}.heat th:first-child{grid-column:1/-1;width:auto;font-size:.85rem}}
 @media print{body{max-width:none;padding:0}figure,.card,tr{break-inside:avoid}
 h2,h3{break-after:avoid}audio{display:none}.cards{grid-template-columns:repeat(4,1fr)}
 details::details-content{content-visibility:visible;block-size:auto}}
@@ -101,7 +113,8 @@ def write_page(path: Path, title: str, body: Iterable[str]) -> Path:
             file.write(page.encode("utf-8", "replace"))
     except OSError as error:
         raise BirdinvError(
-            f"{path}: cannot write the report ({error.strerror}); make the folder writable."
+            f"{path}: cannot write the report ({error.strerror or error}); make room or the folder "
+            "writable and run again."
         ) from error
     return path
 
@@ -195,6 +208,13 @@ def short(count: int) -> str:
     return str(count)
 
 
+def counted(count: Any, noun: str) -> str:
+    """A count and what is counted: 1 class, 2 classes, 1,204 recordings; a dash for no number."""
+    text = f"{count:,}" if type(count) is int else number(count)
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{text} {noun if count == 1 else plural}"
+
+
 def number(value: Any, *, percent: bool = False) -> str:
     """A number as people read it; a dash for null and for what is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -202,18 +222,6 @@ def number(value: Any, *, percent: bool = False) -> str:
     if percent:
         return f"{100 * value:.1f}{PERCENT}"
     return str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
-def duration(seconds: float) -> tuple[str, str]:
-    """A length of time as a number and the unit people would name it in."""
-    units = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
-    unit_s, unit = next((u for u in units if seconds >= u[0]), units[-1])
-    return rounded(seconds / unit_s), unit
-
-
-def rounded(value: float) -> str:
-    """A positive number with a decimal below 100 and none above."""
-    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from birdinv.reporting.markup import (
     PERCENT,
     card,
     cards_of,
+    counted,
     data_uri,
     escaped,
     mapping,
@@ -127,15 +128,14 @@ def _summary(facts: Mapping[str, Any]) -> str:
     """One sentence: what was learned, from how much, how."""
     counts, config = mapping(facts.get("counts")), mapping(facts.get("config"))
     classes = facts.get("classes")
-    of = f" of {len(classes)} classes" if isinstance(classes, list) else ""
-    learned = [
-        f"{escaped(counts[key])} {key.split('_')[0]}"
-        for key in ("labelled_recordings", "unlabelled_recordings")
-        if key in counts
-    ]
+    of = f" of {counted(len(classes), 'class')}" if isinstance(classes, list) else ""
+    kinds = [kind for kind in ("labelled", "unlabelled") if f"{kind}_recordings" in counts]
+    numbers = [counts[f"{kind}_recordings"] for kind in kinds]
+    learned = [f"{escaped(n)} {kind}" for n, kind in zip(numbers, kinds, strict=True)]
     sentence = f"A classifier{of}"
     if learned:
-        sentence += f", learned from {' and '.join(learned)} recordings"
+        recordings = "recording" if numbers[-1] == 1 else "recordings"
+        sentence += f", learned from {' and '.join(learned)} {recordings}"
     if "objective" in config:
         sentence += f" with the {escaped(config['objective'])} objective"
     if facts.get("best_epoch") is not None:
@@ -184,13 +184,13 @@ def _headlines(result: Mapping[str, Any], classes: int) -> str:
         value = number(result.get(key), percent=percent)
         cards.append(card(name, value, span, meaning))
     note = (
-        f"Counted on {number(result.get('recordings'))} recordings "
-        f"({number(result.get('segments'))} segments). The interval shows how far a number could "
-        "move with other recordings of the same kind."
+        f"Counted on {counted(result.get('recordings'), 'recording')} "
+        f"({counted(result.get('segments'), 'segment')}). The interval shows how far a number "
+        "could move with other recordings of the same kind."
     )
     if classes:
         chance = number(1 / classes, percent=True)
-        note += f" Guessing among {classes} classes would be right {chance} of the time."
+        note += f" Guessing among {counted(classes, 'class')} would be right {chance} of the time."
     return f'{cards_of(cards)}<p class="note">{note}</p>'
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -185,6 +185,11 @@ def worst_recordings(table: Path, most: int) -> list[Mapping[str, str]]:
         return rank, share, row["file"]
 
     return heapq.nsmallest(most, (r for r in csv_rows(table) if r["status"] != "ok"), severity)
+
+
+def whole_recordings(table: Path, names: Container[str]) -> set[str]:
+    """Those of the names that a `files.csv` calls ok: read from beginning to end without a flaw."""
+    return {r["file"] for r in csv_rows(table) if r["status"] == "ok" and r["file"] in names}
 
 
 def second_of_day(time: datetime) -> float:
