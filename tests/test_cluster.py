@@ -192,3 +192,25 @@ def test_a_model_that_is_none_is_refused_by_the_workers(
     with pytest.raises(BirdinvError, match=r"none does not exist; expected a model folder"):
         predict(tmp_path / "none", [field], tmp_path / "out", cluster=workers.scheduler_address)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups to interrupt")
+def test_ctrl_c_on_a_local_cluster_is_one_sentence(run: Path, field: Path, tmp_path: Path) -> None:
+    command = [Path(sys.executable).parent / "birdinv", "predict", run, field, "-o", "out"]
+    process = subprocess.Popen(
+        [*command, "--cluster", "local:2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(tmp_path.rglob("*.birdinv.csv")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    lines = [line for line in err.splitlines() if not line.startswith("predict: ")]
+    assert len(lines) == 1 and "the same command again goes on from there" in lines[0]

@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import platform
+import signal
 import threading
 import time
 import warnings
@@ -85,11 +86,7 @@ class Cluster:
                 f"--cluster is {self._address!r}; give local:N with N processes, such as local:4, "
                 "or the address of a Dask scheduler"
             )
-        # Its processes are not for Ctrl-C: whoever pressed it hears of it from us.
-        with (
-            dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-            signals_held_back(),
-        ):
+        with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
             return self._dask.LocalCluster(
                 n_workers=int(text),
                 threads_per_worker=1,
@@ -118,6 +115,8 @@ class Cluster:
                 f"the Dask scheduler at {self._address} {what} ({error}); start it, or give the "
                 "address that it prints, such as tcp://host:8786"
             ) from error
+        if self._own is not None:  # its processes hear Ctrl-C as this one does, which handles it
+            self._client.register_worker_callbacks(setup=_deaf)
         self._client.subscribe_topic(self._token, lambda event: self._events.append(event[1]))
 
     def _begun(self) -> Facts:
@@ -231,6 +230,10 @@ class Cluster:
         )
         arguments = (self._token, self._arguments, there, self._stall_s, self.facts)
         return self._client.submit(_work, *arguments, pure=False)
+
+
+def _deaf() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _facts(token: str, arguments: tuple[Any, ...]) -> Facts:
