@@ -23,8 +23,7 @@ from birdinv.errors import BirdinvError
 from birdinv.prediction.recorders import recorded_at
 from birdinv.reporting.detections import write_detections_page
 from birdinv.reporting.excerpts import excerpts, flac_of, playable, span_of
-from birdinv.reporting.figures import small_spectrogram
-from birdinv.reporting.markup import counted, heat_of, short
+from birdinv.reporting.markup import heat_of, short
 from birdinv.reporting.tallies import (
     ClassTally,
     Window,
@@ -32,6 +31,8 @@ from birdinv.reporting.tallies import (
     tally_recordings,
     worst_recordings,
 )
+from birdinv.reporting.thumbnails import small_spectrogram
+from birdinv.words import counted
 
 EVIL = "<script>alert(\"$x$ & 'y'\")</script>"
 RATE = 8000

@@ -138,7 +138,13 @@ def predict(
         from birdinv.reporting.detections import write_detections_page
 
         sound = {source.name: source.path for source in sources.found}
-        write_detections_page(output, sound, sample_rate=crew.facts.sample_rate)
+
+        def drawn(read: int, of: int) -> None:
+            if progress is not None:
+                progress.update(0, note=f"the page: {read} of {counted(of, 'recording')}")
+
+        rate = crew.facts.sample_rate
+        write_detections_page(output, sound, sample_rate=rate, progress=drawn)
     facts = crew.facts
     return Predicted(
         batch.results,

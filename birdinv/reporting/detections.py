@@ -17,7 +17,6 @@ from birdinv.reporting.excerpts import tiles_of
 from birdinv.reporting.markup import (
     card,
     cards_of,
-    counted,
     escaped,
     heat_of,
     mapping,
@@ -35,6 +34,7 @@ from birdinv.reporting.tallies import (
     whole_recordings,
     worst_recordings,
 )
+from birdinv.words import counted
 
 MOST_CLASSES = 30  # with windows, and rows by hour
 MOST_FILES = 200

@@ -16,9 +16,9 @@ import soundfile
 from birdinv.audio.reading import Reader, mono_of
 from birdinv.audio.resampling import pcm, resampled
 from birdinv.prediction.recorders import recorded_at
-from birdinv.reporting.figures import small_spectrogram
 from birdinv.reporting.markup import data_uri, escaped
 from birdinv.reporting.tallies import Window
+from birdinv.reporting.thumbnails import small_spectrogram
 
 CONTEXT_S = 0.5  # on each side of a window
 LONGEST_S = 3.0  # of an excerpt, with its context

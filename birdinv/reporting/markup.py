@@ -208,13 +208,6 @@ def short(count: int) -> str:
     return str(count)
 
 
-def counted(count: Any, noun: str) -> str:
-    """A count and what is counted: 1 class, 2 classes, 1,204 recordings; a dash for no number."""
-    text = f"{count:,}" if type(count) is int else number(count)
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{text} {noun if count == 1 else plural}"
-
-
 def number(value: Any, *, percent: bool = False) -> str:
     """A number as people read it; a dash for null and for what is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

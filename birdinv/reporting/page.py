@@ -23,7 +23,6 @@ from birdinv.reporting.markup import (
     PERCENT,
     card,
     cards_of,
-    counted,
     data_uri,
     escaped,
     mapping,
@@ -33,6 +32,7 @@ from birdinv.reporting.markup import (
     table_of,
     write_page,
 )
+from birdinv.words import counted
 
 _MAX_SOUND_S = 30.0
 
