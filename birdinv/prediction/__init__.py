@@ -1,23 +1,34 @@
 """Scoring recordings and writing tables of detections.
 
-`score` and `Listener` are for other people's programs; they are loaded when they are first used.
+The names below are for other people's programs; they are loaded when they are first used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from birdinv.prediction.job import Settings as Settings
     from birdinv.prediction.listener import Listener as Listener
     from birdinv.prediction.listener import Scores as Scores
     from birdinv.prediction.listener import score as score
+    from birdinv.prediction.run import predict as predict
+    from birdinv.prediction.tables import Choice as Choice
 
-__all__ = ["Listener", "Scores", "score"]
+_HOME = {
+    "Choice": "tables",
+    "Listener": "listener",
+    "Scores": "listener",
+    "Settings": "job",
+    "predict": "run",
+    "score": "listener",
+}
+
+__all__ = ["Choice", "Listener", "Scores", "Settings", "predict", "score"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from birdinv.prediction import listener
-
-        return getattr(listener, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -57,6 +57,7 @@ class Batch:
             FileResult(f"{name}/", "unreadable", f"the folder cannot be listed: {reason}")
             for name, reason in sources.unlisted
         ]
+        self._unlisted = len(self.results)
         self._begun: set[str] = set()
         self.recalled = 0
 
@@ -189,7 +190,7 @@ class Batch:
             "overlap": facts.windows.overlap,
             "shared_frames": facts.shared_frames,
             "versions": facts.versions,
-            "inputs": len(self._sources),
+            "inputs": len(self._sources) + self._unlisted,
             "statuses": dict(sorted(Counter(r.status for r in self.results).items())),
             "outcome": outcome,
         }
@@ -197,6 +198,7 @@ class Batch:
 
 
 def stopped(error: OSError, batch: Batch) -> str:
+    """The sentence about a disk that is full, gone or not ours: what is safe, and what to do."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}; mend that (space, permissions, path): {batch.kept()}"
 

@@ -18,6 +18,8 @@ integer samples, exact.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -54,6 +56,8 @@ class SharedFrames:
         self._bias = bias.double().numpy()
         frames = (windows.segment - kernel) // stride + 1
         self._span, self._step = (pool.frames, pool.step) if pool else (1, 1)
+        self._mean = np.full(self._piece, 1 / self._piece, np.float32)
+        self._memory: dict[str, np.ndarray] = {}
         self._values = (frames - self._span) // self._step + 1  # of a window and channel
 
     def __call__(self, samples: np.ndarray, count: int) -> tuple[Taken, np.ndarray]:
@@ -63,13 +67,11 @@ class SharedFrames:
             samples: int16 `[n]`, at least up to the end of the last window.
         """
         hop, segment = self._windows.hop, self._windows.segment
+        samples = samples[: (count - 1) * hop + segment]
         level, peak = _level_and_peak(samples, count, self._windows, self._stride)
         sounding = peak > 0
         scale = sounding / np.where(sounding, peak, 1)
-        frames = self._frames(samples[: (count - 1) * hop + segment])
-        best = frames[: len(frames) - self._span + 1].copy()
-        for later in range(1, self._span):
-            np.maximum(best, frames[later : later + len(best)], out=best)
+        best = _sliding(self._frames(samples), self._span, np.maximum)
         # Frames of a window are `step` rows apart, its neighbour's begin a hop further: no copy.
         row, column = best.strides
         windows = np.lib.stride_tricks.as_strided(
@@ -78,24 +80,32 @@ class SharedFrames:
             (hop // self._stride * row, self._step * row, column),
             writeable=False,
         )
-        values = windows * scale[:, None, None]
+        values = self._kept("values", windows.shape, np.float64)
+        np.multiply(windows, scale[:, None, None], out=values)
         values += (self._bias - (level * scale)[:, None] * self._offset)[:, None]
         taken = torch.from_numpy(values.astype(np.float32)).transpose(1, 2)
         return Taken(taken, self._last), sounding
 
     def _frames(self, samples: np.ndarray) -> np.ndarray:
         """`Wx` of every frame, float64 `[F, O]`."""
-        many = (len(samples) - self._piece) // self._stride + 1
-        pieces = np.lib.stride_tricks.sliding_window_view(samples, self._piece)
-        pieces = pieces[:: self._stride][:many].astype(np.float32)
-        means = pieces.mean(axis=1, keepdims=True)
-        pieces -= means
-        products = (torch.from_numpy(pieces) @ self._weight).numpy()
-        parts = products.reshape(many, *self._sums.shape) + means[:, :, None] * self._sums
-        frames: np.ndarray = parts[: many - len(self._sums) + 1, 0]
+        pieces = np.lib.stride_tricks.sliding_window_view(samples, self._piece)[:: self._stride]
+        centred = self._kept("centred", pieces.shape, np.float32)
+        np.copyto(centred, pieces)
+        means = (centred @ self._mean)[:, None]
+        centred -= means
+        products = (torch.from_numpy(centred) @ self._weight).numpy()
+        parts = products.reshape(-1, *self._sums.shape) + means[:, :, None] * self._sums
+        frames: np.ndarray = parts[: len(parts) - len(self._sums) + 1, 0]
         for j in range(1, len(self._sums)):
             frames = frames + parts[j : j + len(frames), j]
         return frames
+
+    def _kept(self, name: str, shape: tuple[int, ...], kind: type) -> np.ndarray:
+        """An array to write to, the same memory in every call: fresh pages cost more than sums."""
+        size = math.prod(shape)
+        if name not in self._memory or self._memory[name].size < size:
+            self._memory[name] = np.empty(size, kind)
+        return self._memory[name][:size].reshape(shape)
 
 
 def _level_and_peak(
@@ -108,12 +118,13 @@ def _level_and_peak(
     whole, rest = divmod(windows.segment, block)
     step = windows.hop // block
     blocks = samples[: ((count - 1) * step + whole) * block].reshape(-1, block)
-    total = _sliding(blocks.sum(axis=1, dtype=np.int64), whole, step).sum(axis=1)
-    high = _sliding(blocks.max(axis=1), whole, step).max(axis=1)
-    low = _sliding(blocks.min(axis=1), whole, step).min(axis=1)
+    sums = np.concatenate([[0], np.cumsum(blocks.sum(axis=1, dtype=np.int64))])
+    total = (sums[whole:] - sums[: len(sums) - whole])[::step]
+    high = _sliding(blocks.max(axis=1), whole, np.maximum)[::step]
+    low = _sliding(blocks.min(axis=1), whole, np.minimum)[::step]
     if rest:
         ends = np.lib.stride_tricks.sliding_window_view(samples[whole * block :], rest)
-        ends = ends[:: windows.hop][:count]
+        ends = ends[:: windows.hop]
         total = total + ends.sum(axis=1, dtype=np.int64)
         high, low = np.maximum(high, ends.max(axis=1)), np.minimum(low, ends.min(axis=1))
     level = total / windows.segment
@@ -121,9 +132,14 @@ def _level_and_peak(
     return level, peak
 
 
-def _sliding(values: np.ndarray, length: int, step: int) -> np.ndarray:
-    view: np.ndarray = np.lib.stride_tricks.sliding_window_view(values, length)[::step]
-    return view
+def _sliding(values: np.ndarray, length: int, extreme: np.ufunc) -> np.ndarray:
+    """The extreme of every `length` neighbours along the first axis, by doubling the stretch."""
+    count, width = len(values) - length + 1, 1
+    while 2 * width <= length:
+        values = extreme(values[:-width], values[width:])
+        width *= 2
+    both: np.ndarray = extreme(values[:count], values[length - width :][:count])
+    return both
 
 
 @torch.no_grad()
