@@ -126,12 +126,15 @@ class Processes(Generic[T, R]):
                 return item, False
             return (suspects.popleft(), True) if suspects else None
 
-        while True:
+        def give() -> None:
             while self._idle and (taken := take()) is not None:
                 process = self._idle.pop()
                 process.begun()
                 process.give(taken[0])
                 self._busy[process] = taken
+
+        while True:
+            give()
             if not self._busy:
                 return
             for process in self._ready():
@@ -146,6 +149,7 @@ class Processes(Generic[T, R]):
                 del self._busy[process]
                 if kind == "done":
                     self._idle.append(process)
+                    give()  # it goes on while the result is dealt with
                     yield content[0]
                 elif kind == "failed":
                     self._idle.append(process)
