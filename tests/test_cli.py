@@ -22,6 +22,10 @@ from birdinv_cli.main import COMMANDS, birdinv, main
 from little_disk import refuse_writes
 from small import contents, make_run, sound, write, write_bad, write_classes
 
+from birdinv.prediction import run as prediction
+from birdinv.prediction.job import Job
+from birdinv.prediction.pool import Here
+
 HEAVY = ("torch", "librosa", "sklearn", "matplotlib", "scipy", "soundfile", "numpy")
 QUICK = "--sample-rate 11025 --no-activity --overlap 0.5"
 
@@ -46,7 +50,13 @@ Command = Callable[[str], Answer]
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs `birdinv <line>` in this process."""
+    """Runs `birdinv <line>` in this process, what `predict` gives to workers too."""
+
+    def here(_begin: object, arguments: tuple[Any, ...], workers: int, *, stall_s: float) -> Here:
+        assert workers >= 1 and stall_s > 0
+        return Here(Job, arguments)
+
+    monkeypatch.setattr(prediction, "Processes", here)  # each imports torch anew
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main has its own
 
     def run(line: str) -> Answer:

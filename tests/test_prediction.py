@@ -511,7 +511,7 @@ def test_other_settings_need_another_folder(run: Path, field: Path, tmp_path: Pa
     (tmp_path / "model/model.json").write_text(json.dumps(info))
     with pytest.raises(BirdinvError, match="description: "):
         predict(tmp_path / "model", [field], tmp_path / "out", settings=ALL)
-    with pytest.raises(BirdinvError, match=r"inputs: .*field0.* there, .*z.* now.*--moved"):
+    with pytest.raises(BirdinvError, match=r"inputs: .*field\d.* there, .*z.* now.*--moved"):
         predict(run, [field / "z"], tmp_path / "out", settings=ALL)
     assert contents(tmp_path / "out") == before
 
