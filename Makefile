@@ -15,6 +15,7 @@ test: check
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/birds.py
+	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/few_labels.py
 
 test-slow: .venv/installed
