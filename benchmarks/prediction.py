@@ -341,8 +341,9 @@ def peer(scratch: Path) -> dict[str, Any]:
         if case.name.split(".")[-1] in ("wav", "flac", "mp3", "ogg", "opus"):
             (folder / case.name).write_bytes(case.content)
     # The first is whole: with a damaged one in its place the peer stops at once.
-    soundfile.write(folder / "0.wav", np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
     files = sorted(str(path) for path in folder.iterdir())
+    files.insert(0, str(folder / "good.wav"))
+    soundfile.write(files[0], np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
     bad = theirs("predict", "0", *files)
     command = [BIRDINV, "predict", str(network), str(folder), "-o", str(out[2])]
     done = subprocess.run(command, capture_output=True, text=True)
