@@ -1,5 +1,7 @@
 """Shared frames give the logits of every window heard by itself."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -194,3 +196,21 @@ def test_a_rounded_hop_is_the_nearest_that_still_overlaps(segment, overlap, stri
     candidates = range(stride, segment, stride)
     best = min(abs(hop - windows.hop) for hop in candidates)
     assert abs(rounded.hop - windows.hop) == best
+
+
+def test_threads_that_share_a_scorer_do_not_disturb_each_other():
+    """As on a cluster whose workers have several threads."""
+    torch.manual_seed(7)
+    model = build("bird10", classes=5, shape=(1, 11025)).eval()
+    scorer = WindowScorer(model, Windows(11025, 1024))
+    count = 200
+    rng = np.random.default_rng(8)
+    sounds = [
+        recording("noise", (count - 1) * 1024 + 11025, rng) // (1 + number) for number in range(4)
+    ]
+    expected = [scorer(samples, count) for samples in sounds]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(10):
+            got = threads.map(lambda samples: scorer(samples, count), sounds)
+            for one, other in zip(got, expected, strict=True):
+                np.testing.assert_array_equal(one, other)

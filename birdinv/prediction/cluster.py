@@ -38,7 +38,7 @@ COUNT_EVERY_S = 5.0  # workers come and go
 
 
 class Cluster:
-    """A crew (`prediction.run.Crew`) of the workers of a Dask scheduler.
+    """A crew (`prediction.batch.Crew`) of the workers of a Dask scheduler.
 
     Args:
         address: of the scheduler, `tcp://host:8786`, or `local:N` for N processes of this machine.
@@ -249,7 +249,7 @@ def _work(
             if job.facts != facts:
                 raise BirdinvError(
                     f"the worker on {platform.node()} has another model or another version of "
-                    "birdinv or torch than the first one; install the same everywhere"
+                    "birdinv, torch or Python than the first one; install the same everywhere"
                 )
             return job.work(source, watch.heard)
         except Exception as error:

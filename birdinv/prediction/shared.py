@@ -19,6 +19,7 @@ integer samples, exact.
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class SharedFrames:
         frames = (windows.segment - kernel) // stride + 1
         self._span, self._step = (pool.frames, pool.step) if pool else (1, 1)
         self._mean = np.full(self._piece, 1 / self._piece, np.float32)
-        self._memory: dict[str, np.ndarray] = {}
+        self._memory = threading.local()  # a worker of a cluster may score in several threads
         self._values = (frames - self._span) // self._step + 1  # of a window and channel
 
     def __call__(self, samples: np.ndarray, count: int) -> tuple[Taken, np.ndarray]:
@@ -102,10 +103,11 @@ class SharedFrames:
 
     def _kept(self, name: str, shape: tuple[int, ...], kind: type) -> np.ndarray:
         """An array to write to, the same memory in every call: fresh pages cost more than sums."""
-        size = math.prod(shape)
-        if name not in self._memory or self._memory[name].size < size:
-            self._memory[name] = np.empty(size, kind)
-        return self._memory[name][:size].reshape(shape)
+        size, own = math.prod(shape), vars(self._memory)  # of this thread
+        if name not in own or own[name].size < size:
+            own[name] = np.empty(size, kind)
+        array: np.ndarray = own[name][:size].reshape(shape)
+        return array
 
 
 def _level_and_peak(
