@@ -172,7 +172,8 @@ class Cluster:
                 while self._events:
                     name, *said = self._events.popleft()
                     if len(said) == 2:
-                        heard(known[name], *said)
+                        if known[name] in running.values():  # news of one that is through is late
+                            heard(known[name], *said)
                         continue
                     stalls[name] = stalls.get(name, 0) + 1
                     future = next((f for f, s in running.items() if s.name == name), None)
