@@ -8,6 +8,9 @@ All objectives are called alike, `objective(model, x, y)`, give `Terms`, and sha
 
     distance: "squared", "cosine", or a function `(ẑ, z) → [N]` in place of the squared norm.
     balance: κ or a `Balance`, to keep the entropy from emptying classes.
+    consistency: what another method asks of unlabelled samples, from `birdinv.consistency`.
+    ramp: factor from 0 to 1, a number or a schedule, on the entropy, balance and consistency: a
+        network that knows nothing yet has no answers worth being sure of.
     exact: go back to the input by autograd even where the first layer's Gram matrices would do.
 
 A weight is a number, a schedule (see `loss_weights`) or a tensor, which on a GPU is not checked.
@@ -23,6 +26,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from birdinv.balance import Balance
+from birdinv.consistency import Consistency
 from birdinv.loss_weights import Weight, check_weight, weight_at
 from birdinv.objective import Objective, Weighing
 from birdinv.terms import Distance
@@ -44,7 +48,7 @@ class WeightedObjective(Objective):
         reduction: `R = ‖A[x]ᵀf(x) − x‖²` as the mean over the elements of `x` (the first author's
             later code) or as the sum (INV 8 as printed). The mean holds templates in check; it is
             too weak beside the labels to make reconstructions good, and may even rise.
-        distance, balance, exact: see the module.
+        distance, balance, consistency, ramp, exact: see the module.
 
     Example:
         >>> import birdinv, torch
@@ -63,9 +67,18 @@ class WeightedObjective(Objective):
         reduction: Reduction = "mean",
         distance: Literal["squared", "cosine"] | Distance = "squared",
         balance: Weight | Balance | None = None,
+        consistency: Consistency | None = None,
+        ramp: Weight = 1.0,
         exact: bool = False,
     ) -> None:
-        super().__init__(reduction=reduction, distance=distance, balance=balance, exact=exact)
+        super().__init__(
+            reduction=reduction,
+            distance=distance,
+            balance=balance,
+            consistency=consistency,
+            ramp=ramp,
+            exact=exact,
+        )
         check_weight("alpha", alpha, most=1)
         check_weight("beta", beta, most=1)
         if variant not in ("inv10", "spl82", "ms5"):
@@ -95,7 +108,7 @@ class ParameterFreeObjective(Objective):
         entropy: False for an ablation without the entropy.
         layers: names from `model.named_modules()` of the layers 1 … L−1 for λ; None takes the
             network's own `model.layers`.
-        distance, balance, exact: see the module.
+        distance, balance, consistency, ramp, exact: see the module.
 
     Example:
         >>> import birdinv, torch
@@ -115,9 +128,18 @@ class ParameterFreeObjective(Objective):
         layers: Sequence[str] | None = None,
         distance: Literal["squared", "cosine"] | Distance = "squared",
         balance: Weight | Balance | None = None,
+        consistency: Consistency | None = None,
+        ramp: Weight = 1.0,
         exact: bool = False,
     ) -> None:
-        super().__init__(reduction="mean", distance=distance, balance=balance, exact=exact)
+        super().__init__(
+            reduction="mean",
+            distance=distance,
+            balance=balance,
+            consistency=consistency,
+            ramp=ramp,
+            exact=exact,
+        )
         if scale not in ("global", "multiscale", None):
             raise ValueError(f"scale is {scale!r}; expected 'global', 'multiscale' or None")
         if scale != "multiscale" and layers:
@@ -147,7 +169,7 @@ class LayerWeightedObjective(Objective):
         layers: names from `model.named_modules()`; None takes the network's own `model.layers`,
             and `[]` reconstructs the input alone.
         reduction: `R^(l)` as the mean over the elements of `z^(l)`, or as the sum.
-        distance, balance, exact: see the module.
+        distance, balance, consistency, ramp, exact: see the module.
 
     Example:
         >>> import birdinv, torch
@@ -169,9 +191,18 @@ class LayerWeightedObjective(Objective):
         reduction: Reduction = "mean",
         distance: Literal["squared", "cosine"] | Distance = "squared",
         balance: Weight | Balance | None = None,
+        consistency: Consistency | None = None,
+        ramp: Weight = 1.0,
         exact: bool = False,
     ) -> None:
-        super().__init__(reduction=reduction, distance=distance, balance=balance, exact=exact)
+        super().__init__(
+            reduction=reduction,
+            distance=distance,
+            balance=balance,
+            consistency=consistency,
+            ramp=ramp,
+            exact=exact,
+        )
         _check_layers(layers)
         if isinstance(gamma, nn.ParameterList):
             gamma = list(gamma)

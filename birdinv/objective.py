@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from birdinv.balance import Balance, ClassWatch
+from birdinv.consistency import Consistency, Pass
 from birdinv.inversion import Reconstruction, reconstruct
-from birdinv.loss_weights import Weight, weight_at
+from birdinv.loss_weights import Weight, check_weight, weight_at
 from birdinv.refusals import check_logits
 from birdinv.samples import Samples
 from birdinv.terms import (
@@ -22,6 +23,7 @@ from birdinv.terms import (
     cosine,
     cross_entropy,
     entropy,
+    entropy_of,
     log_probabilities,
     squared,
 )
@@ -54,8 +56,11 @@ class Objective(ABC):
         reduction: Literal["mean", "sum"],
         distance: Literal["squared", "cosine"] | Distance,
         balance: Weight | Balance | None,
+        consistency: Consistency | None,
+        ramp: Weight,
         exact: bool,
     ) -> None:
+        check_weight("ramp", ramp, most=1)
         if isinstance(distance, str):
             if distance not in _DISTANCES:
                 raise ValueError(
@@ -66,12 +71,8 @@ class Objective(ABC):
             raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
         if balance is not None and not isinstance(balance, Balance):
             balance = Balance(balance)
-        self.reduction, self.distance, self.balance, self.exact = (
-            reduction,
-            distance,
-            balance,
-            exact,
-        )
+        self.reduction, self.distance, self.exact = reduction, distance, exact
+        self.balance, self.consistency, self.ramp = balance, consistency, ramp
         self._watch = ClassWatch()
 
     def __call__(
@@ -80,12 +81,20 @@ class Objective(ABC):
         x: Tensor,
         y: Tensor,
         *,
+        groups: Tensor | None = None,
+        view: Tensor | None = None,
+        teacher: nn.Module | None = None,
         step: int | None = None,
         whole: Tensor | None = None,
     ) -> Terms:
         """The objective on inputs `x [N, C, *S]` with labels `y [N]`, int64 in `−1 … K−1`.
 
         Args:
+            groups: int64 `[N]`, the recording that each sample is a piece of, −1 for none: the
+                entropy of an unlabelled sample is then that of its group's mean prediction, and
+                a balance counts every group once (equation sheet §4.7).
+            view: the same samples as `x`, changed in another way, for a consistency.
+            teacher: a network whose weights follow the model's, for a consistency.
             step: from 0, for weights that follow a schedule.
             whole: the labels of the whole batch where this is a part of it (gradient
                 accumulation): the totals of the parts then add up to that of the whole, except for
@@ -98,12 +107,13 @@ class Objective(ABC):
                 reconstruction is needed.
         """
         _check(x, y, whole)
+        _check_groups(groups, y)
         weighing = self._weighing(model, step)
         if "input" in weighing.layers:
             raise ValueError(
                 "a layer is named 'input', as the level of the input is called: rename it"
             )
-        samples = Samples(model, y, whole)
+        samples = Samples(model, y, whole, groups)
         levels: dict[str, Tensor] = {}
         if _counts(weighing.reconstruction) and any(map(_counts, weighing.levels)):
             back = reconstruct(model, x, weighing.layers, exact=self.exact)
@@ -115,15 +125,16 @@ class Objective(ABC):
         _check_labels(y, whole, logits.shape[1])
         log_probs = log_probabilities(logits)
         scale = weighing.scale(logits.shape[1])
+        ramp = weight_at("ramp", self.ramp, step, most=1)
         parts: list[Tensor] = []
-        ce = e = rebuilt = kept = None
+        ce = e = rebuilt = kept = agreed = None
         if _counts(weighing.label):
             ce = samples.mean_of_labelled(cross_entropy(log_probs, y))
             parts.append(_weighed(scale * weighing.label, ce))
         if _counts(weighing.entropy):
             mean = samples.mean if weighing.entropy_of_all else samples.mean_of_unlabelled
-            e = mean(entropy(log_probs))
-            parts.append(_weighed(scale * weighing.entropy, e))
+            e = mean(_entropies(log_probs, samples, groups))
+            parts.append(_weighed(ramp * scale * weighing.entropy, e))
         if levels:
             weights = filter(_counts, weighing.levels)
             pairs = zip(weights, levels.values(), strict=True)
@@ -133,17 +144,26 @@ class Objective(ABC):
             kept = self.balance.penalty(
                 samples.mean_row_of_unlabelled(log_probs.exp()), seen=samples.any_unlabelled
             )
-            kappa = weight_at("kappa", self.balance.kappa, step)
+            kappa = ramp * weight_at("kappa", self.balance.kappa, step)
             parts.append(kappa * kept if samples.part is None else kappa * samples.part * kept)
+        if self.consistency is not None:
+            each = self.consistency.each(Pass(model, x, log_probs, view, teacher))
+            mean = samples.mean if self.consistency.of_all else samples.mean_of_unlabelled
+            agreed = mean(each)
+            weight = weight_at("weight of the consistency", self.consistency.weight, step)
+            parts.append(_weighed(ramp * weight, agreed))
         return Terms(
             total=_sum(parts) if parts else 0 * log_probs.sum(),
             cross_entropy=_detached(ce),
             entropy=_detached(e),
             reconstruction=_detached(rebuilt),
             balance=_detached(kept),
+            consistency=_detached(agreed),
             levels={name: error.detach() for name, error in levels.items()},
             histogram=self._watch.count(
-                logits, samples.unlabelled, training=e is not None and torch.is_grad_enabled()
+                logits,
+                samples.unlabelled,
+                training=(e is not None or agreed is not None) and torch.is_grad_enabled(),
             ),
             logits=logits.detach(),
         )
@@ -197,6 +217,15 @@ def _sum(parts: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def _entropies(log_probs: Tensor, samples: Samples, groups: Tensor | None) -> Tensor:
+    """`E [N]` of every sample, or of the mean prediction of its group where it is in one."""
+    own = entropy(log_probs)
+    if groups is None:
+        return own
+    shared = entropy_of(samples.mean_of_group(log_probs.exp()))
+    return torch.where(samples.unlabelled & (groups >= 0), shared, own)
+
+
 def _detached(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.detach()
 
@@ -222,6 +251,21 @@ def _check(x: Tensor, y: Tensor, whole: Tensor | None) -> None:
         raise ValueError(
             f"whole has shape {tuple(whole.shape)}; expected the labels of the whole batch of "
             f"which these {len(y)} samples are a part"
+        )
+
+
+def _check_groups(groups: Tensor | None, y: Tensor) -> None:
+    if groups is not None and (
+        not isinstance(groups, Tensor) or groups.shape != y.shape or groups.dtype != torch.int64
+    ):
+        of = (
+            f"shape {tuple(groups.shape)} and type {groups.dtype}"
+            if isinstance(groups, Tensor)
+            else f"type {type(groups).__name__}"
+        )
+        raise ValueError(
+            f"groups of {of} for {len(y)} inputs; expected int64 [{len(y)}], the number of each "
+            "one's recording, −1 for none"
         )
 
 

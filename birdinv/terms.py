@@ -21,8 +21,8 @@ class Terms:
 
     Attributes:
         total: scalar to call `backward` on.
-        cross_entropy, entropy, reconstruction, balance: scalars, before their weights; the
-            reconstruction is the sum over levels, each with its `γ^(l)` or `1/L`.
+        cross_entropy, entropy, reconstruction, balance, consistency: scalars, before their weights;
+            the reconstruction is the sum over levels, each with its `γ^(l)` or `1/L`.
         levels: `R^(l)` by layer, "input" first, as they enter `reconstruction`.
         histogram: predicted classes of the unlabelled samples, counts `[K]`.
         logits: `[N, K]`.
@@ -36,6 +36,7 @@ class Terms:
     levels: dict[str, Tensor]
     histogram: Tensor
     logits: Tensor = field(repr=False)
+    consistency: Tensor | None = None
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
@@ -52,6 +53,12 @@ def entropy(log_probs: Tensor) -> Tensor:
     """`−Σ_c ŷ_c log ŷ_c [N]`, `0 log 0 = 0` (INV 9)."""
     least = torch.finfo(log_probs.dtype).min  # a class may be masked by a logit of −∞
     return -(log_probs.exp() * log_probs.clamp(min=least)).sum(dim=1)
+
+
+def entropy_of(probs: Tensor) -> Tensor:
+    """The same `[N]` of distributions `[N, K]` that have no logits, such as means of others."""
+    # A share can underflow to 0, where a logarithm has no gradient.
+    return -(probs * probs.clamp(min=torch.finfo(probs.dtype).tiny).log()).sum(dim=1)
 
 
 def squared(z_hat: Tensor, z: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from birdinv.data.batches import TrainingBatches, translated
+from birdinv.data.batches import Drawing, TrainingBatches, translated
 from birdinv.data.images import Images
 from birdinv.errors import BirdinvError, Interrupted, SettingError
 from birdinv.networks.layers import normalise
@@ -195,8 +195,8 @@ def test_a_supervised_run_takes_the_labelled_halves_of_the_others():
     )
     assert with_both.steps_per_epoch == alone.steps_per_epoch == 8
     for step in range(9):
-        x, y = with_both.batch(step)
-        half_x, half_y = alone.batch(step)
+        x, y, *_ = with_both.batch(step)
+        half_x, half_y, *_ = alone.batch(step)
         assert torch.equal(half_x, x[:4]) and torch.equal(half_y, y[:4]) and len(half_x) == 4
         assert (y[4:] == -1).all()
     learner = Learner(task, replace(CONFIG, objective="supervised", balance=0.0), CPU)
@@ -215,7 +215,7 @@ def test_translated_moves_each_image_and_repeats_its_edge():
 
 def test_moves_reach_their_limits_and_depend_on_the_step_alone():
     task = make_task()
-    batches = TrainingBatches(task.labelled, task.unlabelled, batch_size=8, seed=3, translate=2)
+    batches = TrainingBatches(task.labelled, task.unlabelled, batch_size=8, seed=3, drawing=Drawing(translate=2))
     still = TrainingBatches(task.labelled, task.unlabelled, batch_size=8, seed=3)
     found = set()
     for step in range(40):
@@ -230,7 +230,7 @@ def test_moves_reach_their_limits_and_depend_on_the_step_alone():
             assert len(matches) == 1
             found.add(matches[0])
     assert {abs(a) for move in found for a in move} == {0, 1, 2} and len(found) > 20
-    again = TrainingBatches(task.labelled, task.unlabelled, batch_size=8, seed=3, translate=2)
+    again = TrainingBatches(task.labelled, task.unlabelled, batch_size=8, seed=3, drawing=Drawing(translate=2))
     assert torch.equal(again.batch(17)[0], batches.batch(17)[0])
 
 

@@ -6,19 +6,25 @@ resume a run, and no worker can change what the network sees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from birdinv.audio.store import Store
+from birdinv.data.augmentation import AUGMENTATIONS, Augmentation, Change
+from birdinv.data.background import Background
+from birdinv.data.orders import BalancedOrder, EndlessShuffle, GroupedOrder, Order
 from birdinv.errors import BirdinvError
 from birdinv.networks.layers import normalise
 from birdinv.terms import UNLABELED
 
-TRANSLATIONS = 2  # the stream of random numbers behind those of the two sets
+# The streams of random numbers behind those of the two sets.
+TRANSLATIONS, CHANGES, VIEWS = 2, 3, 4
 
 
 class Source(Protocol):
@@ -34,8 +40,12 @@ class Source(Protocol):
     def recordings(self) -> np.ndarray:
         """What every sample is a piece of, int64 `[S]`: each its own where it is whole."""
 
-    def inputs(self, which: np.ndarray) -> Tensor:
-        """Normalised float32 samples `[B, C, *S]` for int64 numbers `[B]`."""
+    @property
+    def groups(self) -> np.ndarray:
+        """Which samples hold the same, int64 `[S]`; −1 for one that has no others."""
+
+    def inputs(self, which: np.ndarray, change: Change | None = None) -> Tensor:
+        """Normalised float32 samples `[B, C, *S]` for int64 numbers `[B]`, changed before that."""
 
     def classes(self, which: np.ndarray) -> Tensor:
         """Class numbers int64 `[B]`, −1 where unlabelled."""
@@ -49,12 +59,15 @@ class Segments:
     Args:
         store: where the samples are.
         labels: recording → class name, or "" for unlabelled; only these recordings take part.
+        group_s: seconds of a stretch whose segments are a group; None = whole recordings.
 
     Raises:
         BirdinvError: a class that the store does not have.
     """
 
-    def __init__(self, store: Store, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self, store: Store, labels: Mapping[str, str], group_s: float | None = None
+    ) -> None:
         number = {name: i for i, name in enumerate(store.classes)} | {"": UNLABELED}
         if unknown := sorted(set(labels.values()) - set(number)):
             raise BirdinvError(
@@ -70,6 +83,8 @@ class Segments:
         self._first, self._count, self._class, self._recording = columns
         self._end = np.cumsum(self._count)  # number of the first segment behind each span
         self._hop = store.windows.hop
+        self._offsets = np.array([r.offset for r in store.recordings], np.int64)
+        self._stretch = None if group_s is None else max(1, round(group_s * store.sample_rate))
         self._windows = (
             np.lib.stride_tricks.sliding_window_view(store.audio, store.windows.segment)
             if len(spans)
@@ -89,16 +104,26 @@ class Segments:
         """The row in `recordings.csv` of every segment's recording, int64 `[S]`."""
         return np.repeat(self._recording, self._count)
 
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """The number of every segment's recording, or of the stretch in it, int64 `[S]`."""
+        recordings = self.recordings
+        if self._stretch is None:
+            return recordings
+        within = self.starts(np.arange(len(self))) - self._offsets[recordings]
+        pairs = np.stack([recordings, within // self._stretch])
+        return np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
+
     def starts(self, which: np.ndarray) -> np.ndarray:
         """First samples (positions in `store.audio`) of segments `which`, int64 `[B]` to same."""
         span = self._spans(which)
         nth = which - (self._end[span] - self._count[span])
         return np.asarray(self._first[span] + self._hop * nth)
 
-    def inputs(self, which: np.ndarray) -> Tensor:
-        """Normalised float32 segments `[B, 1, T]` for int64 indices `[B]`."""
-        samples = torch.from_numpy(self._windows[self.starts(which)])
-        return normalise(samples[:, None].to(torch.float32))
+    def inputs(self, which: np.ndarray, change: Change | None = None) -> Tensor:
+        """Normalised float32 segments `[B, 1, T]` for int64 indices `[B]`, changed before that."""
+        samples = torch.from_numpy(self._windows[self.starts(which)])[:, None].to(torch.float32)
+        return normalise(samples if change is None else change(samples))
 
     def classes(self, which: np.ndarray) -> Tensor:
         """Class numbers int64 `[B]`, −1 where unlabelled."""
@@ -108,41 +133,55 @@ class Segments:
         return np.searchsorted(self._end, which, side="right")
 
 
-class EndlessShuffle:
-    """Positions 0 … n−1 in a new random order each time round, addressable anywhere.
+class Batch(NamedTuple):
+    """Samples of one step, labelled ones first.
 
-    The order of round r is drawn from `(seed, stream, r)`.
+    Attributes:
+        x: inputs `[B, C, *S]`.
+        y: classes int64 `[B]`, −1 where unlabelled.
+        groups: int64 `[B]`, the recording or stretch of an unlabelled sample, −1 for none; None
+            where samples are not drawn by groups.
+        view: the same samples as `x`, changed in another way; None where none is asked for.
     """
 
-    def __init__(self, n: int, seed: int, stream: int) -> None:
-        if n < 1:
-            raise ValueError("there is nothing to shuffle")
-        self._n, self._key = n, (seed, stream)
-        self._round, self._order = -1, np.zeros(0, np.int64)
+    x: Tensor
+    y: Tensor
+    groups: Tensor | None = None
+    view: Tensor | None = None
 
-    def take(self, start: int, count: int) -> np.ndarray:
-        """Entries [start, start + count) of the endless sequence, int64."""
-        parts = []
-        while count > 0:
-            turn, offset = divmod(start, self._n)
-            if turn != self._round:
-                rng = np.random.default_rng([*self._key, turn])
-                self._round, self._order = turn, rng.permutation(self._n)
-            part = self._order[offset : offset + count]
-            parts.append(part)
-            start, count = start + len(part), count - len(part)
-        return np.concatenate(parts)
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(part if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How samples are drawn and changed.
+
+    Attributes:
+        balanced: labelled ones class by class, within a class over recordings, then segments.
+        together: unlabelled ones so many at a time from one recording or stretch; 0 = any.
+        augmentation: of recordings, and `view` that of a second view of each; None = no view.
+        background: what `augmentation` mixes in.
+        translate: most pixels by which images are moved, each time by another random distance.
+    """
+
+    balanced: bool = False
+    together: int = 0
+    augmentation: Augmentation = AUGMENTATIONS["none"]
+    view: Augmentation | None = None
+    background: Background | None = None
+    translate: int = 0
 
 
 class TrainingBatches:
     """Batch number `step` of a run: half labelled and half unlabelled where there are both.
 
-    An epoch is one pass over the larger of the two sets; the other one repeats (MS §3.1 has the
-    unlabelled set, which there is the larger one).
+    An epoch is as many steps as one pass over the larger of the two sets takes; the other one
+    repeats (MS §3.1 has the unlabelled set, which there is the larger one).
 
     Args:
         labelled_only: leave the unlabelled half out of every batch, and everything else as it is.
-        translate: most pixels by which images are moved, each time by another random distance.
     """
 
     def __init__(
@@ -153,31 +192,68 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
         labelled_only: bool = False,
-        translate: int = 0,
+        drawing: Drawing = Drawing(),
     ) -> None:
         sets = [samples for samples in (labelled, unlabelled) if samples is not None]
         sets = [samples for samples in sets if len(samples)]
         self._each = batch_size // len(sets)
         self._whole = self._each * len(sets)
         self._parts = [
-            (samples, EndlessShuffle(len(samples), seed, stream))
+            (samples, _order(samples, samples is labelled, drawing, seed, stream))
             for stream, samples in enumerate(sets[:1] if labelled_only else sets)
         ]
-        self._seed, self._translate = seed, translate
+        self._unlabelled, self._seed, self._drawing = unlabelled, seed, drawing
         self.steps_per_epoch = -(-max(len(samples) for samples in sets) // self._each)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """(inputs `[B, C, *S]`, classes int64 `[B]`) of one step, labelled ones first."""
+    def batch(self, step: int) -> Batch:
+        """The samples of one step."""
+        drawing = self._drawing
         picked = [
             (samples, order.take(step * self._each, self._each)) for samples, order in self._parts
         ]
-        x = torch.cat([samples.inputs(which) for samples, which in picked])
         y = torch.cat([samples.classes(which) for samples, which in picked])
-        if self._translate:
+        groups = None
+        if drawing.together:
+            groups = torch.cat(
+                [
+                    torch.from_numpy(samples.groups[which])
+                    if samples is self._unlabelled
+                    else torch.full((len(which),), -1)
+                    for samples, which in picked
+                ]
+            )
+        x = self._inputs(picked, drawing.augmentation, CHANGES, step)
+        if drawing.translate:
             rng = np.random.default_rng([self._seed, TRANSLATIONS, step])
-            moves = rng.integers(-self._translate, self._translate + 1, (2, self._whole))
+            moves = rng.integers(-drawing.translate, drawing.translate + 1, (2, self._whole))
             x = translated(x, torch.from_numpy(moves[:, : len(x)]))
-        return x, y
+        if drawing.view is None:
+            return Batch(x, y, groups)
+        return Batch(x, y, groups, self._inputs(picked, drawing.view, VIEWS, step))
+
+    def _inputs(
+        self,
+        picked: Sequence[tuple[Source, np.ndarray]],
+        augmentation: Augmentation,
+        stream: int,
+        step: int,
+    ) -> Tensor:
+        parts = []
+        for half, (samples, which) in enumerate(picked):
+            change = None
+            if augmentation != AUGMENTATIONS["none"]:
+                rng = np.random.default_rng([self._seed, stream, half, step])
+                change = augmentation.change(rng, self._drawing.background or None)
+            parts.append(samples.inputs(which, change))
+        return torch.cat(parts)
+
+
+def _order(samples: Source, labelled: bool, drawing: Drawing, seed: int, stream: int) -> Order:
+    if labelled and drawing.balanced:
+        return BalancedOrder(samples.labels, samples.recordings, seed, stream)
+    if not labelled and drawing.together:
+        return GroupedOrder(samples.groups, drawing.together, seed, stream)
+    return EndlessShuffle(len(samples), seed, stream)
 
 
 def translated(x: Tensor, moves: Tensor) -> Tensor:

@@ -78,7 +78,13 @@ class Cell:
         """The settings of one run."""
         settings: dict[str, Any] = {**self.row.settings, **PRESETS[self.preset].settings}
         every = self.epochs / self.row.checks.get(self.budget, self.table.checks[self.budget])
-        config = TrainConfig(epochs=self.epochs, check_every=every, threads=threads, seed=seed)
+        config = TrainConfig(
+            epochs=self.epochs,
+            check_every=every,
+            class_balanced=False,  # the papers know nothing of it
+            threads=threads,
+            seed=seed,
+        )
         return replace(config, **settings)
 
 

@@ -8,7 +8,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from birdinv.balance import Balance
+from birdinv.consistency import (
+    Consistency,
+    FixMatch,
+    MeanTeacher,
+    PiModel,
+    PseudoLabels,
+    VirtualAdversarial,
+)
+from birdinv.data.augmentation import AUGMENTATIONS
+from birdinv.data.background import Background
+from birdinv.data.batches import Drawing
 from birdinv.errors import SettingError
+from birdinv.loss_weights import linear
 from birdinv.losses import ParameterFreeObjective, WeightedObjective
 from birdinv.objective import Objective
 
@@ -20,6 +32,14 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {  # of the learning rate, o
     "halved": lambda done: 0.5 ** ((done >= 150 / 400) + (done >= 300 / 400)),  # MS §3.1
 }
 PRECISIONS = ("float32", "bfloat16")
+CONSISTENCIES: Mapping[str, Callable[[TrainConfig], Consistency | None]] = {
+    "none": lambda config: None,
+    "pseudo-labels": lambda c: PseudoLabels(c.consistency_weight, c.threshold),
+    "pi-model": lambda c: PiModel(c.consistency_weight),
+    "mean-teacher": lambda c: MeanTeacher(c.consistency_weight),
+    "vat": lambda c: VirtualAdversarial(c.consistency_weight),
+    "fixmatch": lambda c: FixMatch(c.consistency_weight, c.threshold),
+}
 
 
 @dataclass(frozen=True)
@@ -33,10 +53,18 @@ class TrainConfig:
     beta: float = 0.3
     balance: float = 0.0  # κ; the papers have none
     balance_memory: float = 0.0  # of the mean prediction, from batch to batch
+    consistency: str = "none"  # what a rival asks of unlabelled samples, on top of the objective
+    consistency_weight: float = 1.0
+    threshold: float = 0.95  # of pseudo-labels and FixMatch: the latter's own
+    ramp: float = 0.0  # epochs over which entropy, balance and consistency come in
     labels_per_class: int | None = None  # of recordings; None = keep every label
     epochs: float = 30
     check_every: float = 1  # epochs from one validation to the next
     batch_size: int = 128
+    class_balanced: bool = True  # the labelled half: class, then recording, then segment
+    group_windows: int = 0  # of one recording together, which are to agree; 0 = none
+    group_seconds: float | None = None  # of a stretch that is a group; None = whole recordings
+    augment: str = "none"  # the papers change no recording
     learning_rate: float = 0.001  # Adam's own default; INV does not state one for birds
     schedule: str = "cosine"  # to zero over all epochs: the last epochs stop jumping about
     patience: int = 10  # validations without a better accuracy before stopping
@@ -52,10 +80,21 @@ class TrainConfig:
             ("objective", self.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            (
+                "consistency",
+                self.consistency in CONSISTENCIES,
+                f"one of {', '.join(CONSISTENCIES)}",
+            ),
+            ("augment", self.augment in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}"),
             ("alpha", 0 <= self.alpha <= 1, "a number from 0 to 1"),
             ("beta", 0 <= self.beta <= 1, "a number from 0 to 1"),
             ("balance", 0 <= self.balance < math.inf, "a number from 0"),
             ("balance_memory", 0 <= self.balance_memory < 1, "a fraction from 0 to below 1"),
+            ("consistency_weight", 0 <= self.consistency_weight < math.inf, "a number from 0"),
+            ("threshold", 0 <= self.threshold <= 1, "a number from 0 to 1"),
+            ("ramp", 0 <= self.ramp < math.inf, "a number of epochs from 0"),
+            ("group_windows", 0 <= self.group_windows <= 65536, "0 to 65536"),
+            ("group_seconds", 0 < (self.group_seconds or 1) < math.inf, "seconds above 0"),
             ("epochs", 0 < self.epochs < math.inf, "a number above 0"),
             ("check_every", 0 < self.check_every < math.inf, "a number of epochs above 0"),
             ("batch_size", 2 <= self.batch_size <= 65536, "2 to 65536"),
@@ -63,6 +102,11 @@ class TrainConfig:
             ("patience", self.patience >= 1, "at least 1"),
             ("dropout", 0 <= (self.dropout or 0) < 1, "a fraction from 0 to below 1"),
             ("average", 0 <= self.average < 1, "a fraction from 0 to below 1"),
+            (
+                "average",
+                self.average > 0 or self.consistency != "mean-teacher",
+                "a fraction above 0, such as 0.99: the mean teacher is the average",
+            ),
             ("translate", 0 <= self.translate <= 1024, "0 to 1024 pixels"),
             ("threads", 1 <= self.threads <= 1024, "1 to 1024"),
             ("seed", 0 <= self.seed < 2**32, "0 to 4294967295"),
@@ -71,19 +115,41 @@ class TrainConfig:
                 option = "--" + name.replace("_", "-")
                 raise SettingError(f"{option} is {getattr(self, name)}; give {expected}")
 
-    def make_objective(self) -> Objective:
+    def make_objective(self, steps_per_epoch: int) -> Objective:
         """The objective (INV 10, MS 6 and 8) these settings name, or an ablation of it."""
-        balance = Balance(self.balance, memory=self.balance_memory) if self.balance else None
+        ramp = round(self.ramp * steps_per_epoch)
+        shared: dict[str, Any] = {
+            "balance": Balance(self.balance, memory=self.balance_memory) if self.balance else None,
+            "consistency": CONSISTENCIES[self.consistency](self),
+            "ramp": linear(0.0, 1.0, ramp) if ramp else 1.0,
+        }
         if self.objective == "supervised":
-            return WeightedObjective(alpha=1.0, beta=0.0, balance=balance)
+            return WeightedObjective(alpha=1.0, beta=0.0, **shared)
         if self.objective == "weighted":
-            return WeightedObjective(self.alpha, self.beta, balance=balance)
+            return WeightedObjective(self.alpha, self.beta, **shared)
         if self.objective == "global":
-            return ParameterFreeObjective("global", balance=balance)
+            return ParameterFreeObjective("global", **shared)
         if self.objective == "entropy":
-            return ParameterFreeObjective(None, balance=balance)
+            return ParameterFreeObjective(None, **shared)
         return ParameterFreeObjective(
-            "multiscale", entropy=self.objective == "multiscale", balance=balance
+            "multiscale", entropy=self.objective == "multiscale", **shared
+        )
+
+    def drawing(self, background: Background | None) -> Drawing:
+        """How these settings draw samples; `background` is what there is to mix in."""
+        change = AUGMENTATIONS[self.augment]
+        views = {
+            "pi-model": change,
+            "mean-teacher": change,
+            "fixmatch": AUGMENTATIONS["light"],  # the weak one of the two
+        }
+        return Drawing(
+            balanced=self.class_balanced,
+            together=self.group_windows,
+            augmentation=change,
+            view=views.get(self.consistency),
+            background=background,
+            translate=self.translate,
         )
 
     @property
@@ -91,7 +157,7 @@ class TrainConfig:
         """Whether unlabelled samples teach anything, and so take half of each batch."""
         weighted = self.objective == "weighted" and self.alpha < 1
         others = self.objective not in ("weighted", "supervised")
-        return weighted or others or self.balance > 0
+        return weighted or others or self.balance > 0 or self.consistency != "none"
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`."""

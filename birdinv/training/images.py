@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from birdinv.data.augmentation import Change
 from birdinv.data.images import Images, read_images
 from birdinv.data.manifests import load_manifest
 from birdinv.data.subsets import split_images
@@ -44,10 +45,16 @@ class ImageSamples:
         """Every image is its own, int64 `[S]`."""
         return np.arange(len(self))
 
-    def inputs(self, which: np.ndarray) -> Tensor:
-        """Normalised float32 images `[B, C, H, W]` for int64 numbers `[B]`."""
-        pixels = np.ascontiguousarray(self._pixels[self._positions[which]])
-        return normalise(torch.from_numpy(pixels).to(torch.float32))
+    @property
+    def groups(self) -> np.ndarray:
+        """No image has others that hold the same."""
+        return np.full(len(self), -1)
+
+    def inputs(self, which: np.ndarray, change: Change | None = None) -> Tensor:
+        """Normalised float32 images `[B, C, H, W]` for int64 numbers `[B]`, changed before that."""
+        pixels = torch.from_numpy(np.ascontiguousarray(self._pixels[self._positions[which]]))
+        samples = pixels.to(torch.float32)
+        return normalise(samples if change is None else change(samples))
 
     def classes(self, which: np.ndarray) -> Tensor:
         """Class numbers int64 `[B]`, −1 where unlabelled."""

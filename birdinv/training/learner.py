@@ -51,9 +51,9 @@ class Learner:
             batch_size=config.batch_size,
             seed=config.seed,
             labelled_only=not config.uses_unlabelled,
-            translate=config.translate,
+            drawing=config.drawing(task.background),
         )
-        self._objective = config.make_objective()
+        self._objective = config.make_objective(self._batches.steps_per_epoch)
         self._generator = (
             torch.default_generator
             if device.type == "cpu"
@@ -85,12 +85,14 @@ class Learner:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(step)
-        x, y = (part.to(self._device) for part in self._batches.batch(step))
+        x, y, groups, view = self._batches.batch(step).to(self._device)
         self._generator.manual_seed(_mixed(self._config.seed, step))  # of dropout
         self.optimiser.zero_grad(set_to_none=True)
         reduced = self._config.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=reduced):
-            terms = self._objective(self.model, x, y)
+            terms = self._objective(
+                self.model, x, y, groups=groups, view=view, teacher=self.judged, step=step
+            )
         terms.total.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         if self.judged is not self.model:

@@ -55,7 +55,8 @@ def train(
     progress: Progress | None = None,
 ) -> Trained:
     """Trains a network on a store and leaves a run folder; see `train_task`."""
-    task = recordings_task(store, partition(store, config.labels_per_class, config.seed))
+    parts = partition(store, config.labels_per_class, config.seed)
+    task = recordings_task(store, parts, config.group_seconds)
     return train_task(
         task, run, config, device=device, resume=resume, command=command, progress=progress
     )

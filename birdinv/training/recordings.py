@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from birdinv.audio.store import Store
+from birdinv.data.background import Background
 from birdinv.data.batches import Segments
 from birdinv.networks.saved import Hearing
 from birdinv.training.partition import Partition
 from birdinv.training.task import Task
 
 
-def recordings_task(store: Store, parts: Partition) -> Task:
-    """The segments of the recordings of a store by role."""
+def recordings_task(store: Store, parts: Partition, group_s: float | None = None) -> Task:
+    """The segments of the recordings of a store by role.
+
+    Args:
+        group_s: as in `Segments`.
+    """
     labelled, unlabelled, valid = (
-        Segments(store, part) for part in (parts.labelled, parts.unlabelled, parts.valid)
+        Segments(store, part, group_s) for part in (parts.labelled, parts.unlabelled, parts.valid)
     )
     return Task(
         origin=str(store.path),
@@ -41,5 +46,6 @@ def recordings_task(store: Store, parts: Partition) -> Task:
             hop_samples=store.windows.hop,
             non_events=store.non_events,
         ),
+        background=Background(store, {**parts.labelled, **parts.unlabelled}),
         warnings=parts.warnings,
     )

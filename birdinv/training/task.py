@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from birdinv.data.background import Background
 from birdinv.data.batches import Source
 from birdinv.networks.saved import Hearing
 
@@ -21,6 +22,7 @@ class Task:
         facts: further entries of `run.json`.
         roles: the rows of `split.csv`; None where `identity` says who plays which role.
         hearing: how recordings become inputs; None for images.
+        background: what may be mixed into recordings; None for images.
         paced: an epoch is a pass over the unlabelled samples also for an objective that learns
             nothing from them: it then takes the same labelled halves for as many steps (MS §3.1).
     """
@@ -35,5 +37,6 @@ class Task:
     facts: Mapping[str, Any]
     roles: Sequence[Mapping[str, str]] | None = None
     hearing: Hearing | None = None
+    background: Background | None = None
     paced: bool = False
     warnings: tuple[str, ...] = ()
