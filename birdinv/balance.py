@@ -109,6 +109,13 @@ class Balance:
         self._average = state_dict.get("average")
 
 
+def predicted_classes(logits: Tensor, unlabelled: Tensor) -> Tensor:
+    """How many of the unlabelled samples are predicted to be of each class, int64 `[K]`."""
+    predicted = logits.detach().argmax(dim=1)
+    histogram = torch.zeros(logits.shape[1], dtype=torch.int64, device=logits.device)
+    return histogram.index_add_(0, predicted, unlabelled.long())
+
+
 class ClassWatch:
     """Counts predicted classes of unlabelled samples, of this process, and warns of empty ones.
 
@@ -134,9 +141,7 @@ class ClassWatch:
         Args:
             training: whether the batch counts; one of an evaluation does not.
         """
-        predicted = logits.detach().argmax(dim=1)
-        histogram = torch.zeros(logits.shape[1], dtype=torch.int64, device=logits.device)
-        histogram.index_add_(0, predicted, unlabelled.long())
+        histogram = predicted_classes(logits, unlabelled)
         if not training:
             return histogram
         if len(histogram) != self._classes:  # another network

@@ -160,7 +160,8 @@ class VirtualAdversarial(Consistency):
         """See the class."""
         model, x = at.model, at.x.detach()
         length = _lengths(x)
-        with without_dropout(model):
+        # In bfloat16 the step that the direction is measured with would be rounded off.
+        with without_dropout(model), torch.autocast(x.device.type, enabled=False):
             with torch.no_grad():
                 target = log_probabilities(model(x))
             direction = torch.randn_like(x)
@@ -168,8 +169,11 @@ class VirtualAdversarial(Consistency):
             with torch.enable_grad():
                 moved = _divergence(target, log_probabilities(model(x + direction))).sum()
             (direction,) = torch.autograd.grad(moved, direction)
-            # An input of zeros stays one, and no direction is longer than another there.
+            # Where an answer is very sure the squares of its gradient underflow, so that its
+            # length would be 0. An input of zeros stays one.
             small = torch.finfo(x.dtype).tiny
+            largest = direction.flatten(1).abs().amax(dim=1).view_as(length)
+            direction = direction / largest.clamp(min=small)
             step = self.radius * length * direction / _lengths(direction).clamp(min=small)
             return _divergence(target, log_probabilities(model(x + step)))
 
@@ -203,7 +207,9 @@ def _sure_labels(target: Tensor, log_probs: Tensor, threshold: float) -> Tensor:
 
 def _divergence(target: Tensor, log_probs: Tensor) -> Tensor:
     """`KL(target ‖ ŷ) [N]` of two `log ŷ [N, K]`."""
-    return functional.kl_div(log_probs, target, reduction="none", log_target=True).sum(dim=1)
+    least = torch.finfo(target.dtype).min  # a class may be masked by a logit of −∞
+    pair = log_probs.clamp(min=least), target.clamp(min=least)
+    return functional.kl_div(*pair, reduction="none", log_target=True).sum(dim=1)
 
 
 def _lengths(x: Tensor) -> Tensor:

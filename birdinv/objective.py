@@ -10,14 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from birdinv.balance import Balance, ClassWatch
+from birdinv.arguments import check_arguments, check_labels
+from birdinv.balance import Balance, ClassWatch, predicted_classes
 from birdinv.consistency import Consistency, Pass
 from birdinv.inversion import Reconstruction, reconstruct
 from birdinv.loss_weights import Weight, check_weight, weight_at
 from birdinv.refusals import check_logits
 from birdinv.samples import Samples
 from birdinv.terms import (
-    UNLABELED,
     Distance,
     Terms,
     cosine,
@@ -48,6 +48,9 @@ class Objective(ABC):
     """One pass through a network and back, and what came of it as `Terms`.
 
     A kind of objective says how it weighs them, in `_weighing`.
+
+    Attributes:
+        watch: warns of classes that empty; None keeps silent.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Objective(ABC):
             balance = Balance(balance)
         self.reduction, self.distance, self.exact = reduction, distance, exact
         self.balance, self.consistency, self.ramp = balance, consistency, ramp
-        self._watch = ClassWatch()
+        self.watch: ClassWatch | None = ClassWatch()
 
     def __call__(
         self,
@@ -106,8 +109,7 @@ class Objective(ABC):
             RuntimeError: in inference mode, or where the logits do not depend on the input, if a
                 reconstruction is needed.
         """
-        _check(x, y, whole)
-        _check_groups(groups, y)
+        check_arguments(x, y, whole, groups)
         weighing = self._weighing(model, step)
         if "input" in weighing.layers:
             raise ValueError(
@@ -122,7 +124,7 @@ class Objective(ABC):
         else:
             logits = model(x)
             check_logits(logits, x)
-        _check_labels(y, whole, logits.shape[1])
+        check_labels(y, whole, logits.shape[1])
         log_probs = log_probabilities(logits)
         scale = weighing.scale(logits.shape[1])
         ramp = weight_at("ramp", self.ramp, step, most=1)
@@ -147,11 +149,18 @@ class Objective(ABC):
             kappa = ramp * weight_at("kappa", self.balance.kappa, step)
             parts.append(kappa * kept if samples.part is None else kappa * samples.part * kept)
         if self.consistency is not None:
-            each = self.consistency.each(Pass(model, x, log_probs, view, teacher))
-            mean = samples.mean if self.consistency.of_all else samples.mean_of_unlabelled
-            agreed = mean(each)
-            weight = weight_at("weight of the consistency", self.consistency.weight, step)
-            parts.append(_weighed(ramp * weight, agreed))
+            weight = ramp * weight_at("weight of the consistency", self.consistency.weight, step)
+            if _counts(weight):
+                each = self.consistency.each(Pass(model, x, log_probs, view, teacher))
+                mean = samples.mean if self.consistency.of_all else samples.mean_of_unlabelled
+                agreed = mean(each)
+                parts.append(_weighed(weight, agreed))
+        watched = (e is not None or agreed is not None) and torch.is_grad_enabled()
+        histogram = (
+            predicted_classes(logits, samples.unlabelled)
+            if self.watch is None
+            else self.watch.count(logits, samples.unlabelled, training=watched)
+        )
         return Terms(
             total=_sum(parts) if parts else 0 * log_probs.sum(),
             cross_entropy=_detached(ce),
@@ -160,16 +169,12 @@ class Objective(ABC):
             balance=_detached(kept),
             consistency=_detached(agreed),
             levels={name: error.detach() for name, error in levels.items()},
-            histogram=self._watch.count(
-                logits,
-                samples.unlabelled,
-                training=(e is not None or agreed is not None) and torch.is_grad_enabled(),
-            ),
+            histogram=histogram,
             logits=logits.detach(),
         )
 
     def __repr__(self) -> str:
-        shown = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        shown = {k: v for k, v in vars(self).items() if k != "watch"}
         shown["distance"] = getattr(self.distance, "__name__", self.distance)
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
@@ -228,62 +233,3 @@ def _entropies(log_probs: Tensor, samples: Samples, groups: Tensor | None) -> Te
 
 def _detached(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.detach()
-
-
-def _check(x: Tensor, y: Tensor, whole: Tensor | None) -> None:
-    if not isinstance(y, Tensor) or not isinstance(x, Tensor):
-        raise TypeError(
-            f"inputs and labels are {type(x).__name__} and {type(y).__name__}; expected tensors: "
-            "torch.as_tensor makes one"
-        )
-    if not len(x):
-        raise ValueError("an empty batch; expected at least one sample")
-    if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise ValueError(
-            f"labels of shape {tuple(y.shape)} and type {y.dtype} for {len(x)} inputs; expected "
-            f"int64 [{len(x)}], {UNLABELED} where there is no label"
-        )
-    if whole is not None and not isinstance(whole, Tensor):
-        raise TypeError(
-            f"whole is a {type(whole).__name__}; expected a tensor: torch.as_tensor makes one"
-        )
-    if whole is not None and (whole.ndim != 1 or len(whole) < len(y)):
-        raise ValueError(
-            f"whole has shape {tuple(whole.shape)}; expected the labels of the whole batch of "
-            f"which these {len(y)} samples are a part"
-        )
-
-
-def _check_groups(groups: Tensor | None, y: Tensor) -> None:
-    if groups is not None and (
-        not isinstance(groups, Tensor) or groups.shape != y.shape or groups.dtype != torch.int64
-    ):
-        of = (
-            f"shape {tuple(groups.shape)} and type {groups.dtype}"
-            if isinstance(groups, Tensor)
-            else f"type {type(groups).__name__}"
-        )
-        raise ValueError(
-            f"groups of {of} for {len(y)} inputs; expected int64 [{len(y)}], the number of each "
-            "one's recording, −1 for none"
-        )
-
-
-def _check_labels(y: Tensor, whole: Tensor | None, classes: int) -> None:
-    # On a GPU looking would mean waiting; there `nll_loss` itself stops on such a label.
-    for labels in (y,) if whole is None else (y, whole):
-        if labels.device.type != "cpu":
-            return
-        low, high = (int(end) for end in labels.aminmax())
-        if not UNLABELED <= low <= high < classes:
-            raise ValueError(
-                f"labels from {low} to {high} for {classes} logits; expected 0 to {classes - 1}, "
-                f"{UNLABELED} where there is no label"
-            )
-    if whole is not None:
-        without, less = (int((labels == UNLABELED).sum()) for labels in (y, whole))
-        if without > less or len(y) - without > len(whole) - less:
-            raise ValueError(
-                f"whole has {len(whole) - less} labels and {less} samples without, and its part "
-                f"{len(y) - without} and {without}; expected the labels of the whole batch"
-            )

@@ -19,7 +19,8 @@ from birdinv.errors import BirdinvError
 
 # fmt: off
 COMMANDS = (
-    "demo", "segment", "train", "eval", "predict", "report", "export", "data", "reproduce",
+    "demo", "segment", "train", "eval", "suggest", "predict", "report", "export", "data",
+    "reproduce",
 )
 # fmt: on
 
@@ -65,6 +66,7 @@ def birdinv() -> None:
     birdinv segment recordings/ -o store     recordings -> store
     birdinv train store -o run               store -> trained network
     birdinv eval run                         honest metrics
+    birdinv suggest run -n 20                recordings to label next
     birdinv predict run field/ -o tables     tables of detections
     birdinv data list                        data sets of the papers
     birdinv reproduce inv-table2             a table of them, a cell at a time

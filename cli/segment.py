@@ -37,9 +37,11 @@ def _fractions(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple
 )
 @click.option(
     "--labels",
+    multiple=True,
     type=ANY_PATH,
     metavar="FILE.csv",
-    help="Table file,label[,start_s,end_s][,split][,group]; without it the class is the folder.",
+    help="Table file,label[,start_s,end_s][,split][,group]; without it the class is the folder. "
+    "May be given again: the tables are read together.",
 )
 @click.option("--file-column", default="file", show_default=True, help="Its column of files.")
 @click.option("--label-column", default="label", show_default=True, help="Its column of classes.")
@@ -74,7 +76,7 @@ def command(
     inputs: tuple[Path, ...],
     output: Path,
     unlabelled: tuple[Path, ...],
-    labels: Path | None,
+    labels: tuple[Path, ...],
     file_column: str,
     label_column: str,
     group_column: str | None,
@@ -91,7 +93,7 @@ def command(
     A recording's class is the folder it lies in, or what --labels says. Classes called noise,
     background, other or silence are learned but never reported as a bird.
     """
-    if labels is None:
+    if not labels:
         for name in ("file_column", "label_column", "group_column"):
             if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
                 option = "--" + name.replace("_", "-")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,14 +16,41 @@ from .options import ANY_PATH, command_line, common, warn
 @click.option("-o", "--output", required=True, type=ANY_PATH, help="New folder for the run.")
 @click.option(
     "--objective",
-    type=click.Choice(["supervised", "weighted", "global", "multiscale"]),
-    default="weighted",
-    show_default=True,
-    help="Labels alone, or with the inversion losses.",
+    type=click.Choice(
+        ["few-labels", "supervised", "weighted", "global", "multiscale", "layer-weighted"]
+    ),
+    help="few-labels where there is unlabelled audio, else weighted.",
 )
-@click.option("--alpha", default=0.7, show_default=True, help="weighted: weight of the labels.")
+@click.option("--alpha", type=float, help="Weight of the labels; weighted: 0.7.")
 @click.option(
-    "--beta", default=0.3, show_default=True, help="weighted: reconstruction against entropy."
+    "--beta", type=float, help="weighted: reconstruction against entropy, 0.3; few-labels: entropy."
+)
+@click.option("--gamma", type=float, help="few-labels, layer-weighted: reconstruction.")
+@click.option("--balance", type=float, help="Weight that keeps classes from emptying.")
+@click.option("--ramp", type=float, help="Epochs over which entropy and balance come in.")
+@click.option(
+    "--group-windows",
+    type=int,
+    help="Windows of one unlabelled recording in a batch, which are to agree.",
+)
+@click.option(
+    "--group-seconds",
+    type=float,
+    help="They agree within stretches so long, for soundscapes; else whole recordings.",
+)
+@click.option("--augment", type=click.Choice(["none", "light", "strong"]), help="Of waveforms.")
+@click.option("--average", type=float, help="Decay of the averaged weights, which are kept.")
+@click.option(
+    "--consistency",
+    type=click.Choice(["none", "pseudo-labels", "pi-model", "mean-teacher", "vat", "fixmatch"]),
+    help="What another method asks of unlabelled audio, on top of the objective.",
+)
+@click.option("--consistency-weight", type=float, help="How much it counts.")
+@click.option(
+    "--class-balanced/--as-they-come",
+    default=True,
+    show_default=True,
+    help="Labelled half: all classes equally often, recordings of a class too.",
 )
 @click.option(
     "--labels-per-class",
@@ -30,6 +59,7 @@ from .options import ANY_PATH, command_line, common, warn
     help="Hide the labels of all but N recordings of each class.",
 )
 @click.option("--epochs", default=30, show_default=True, help="Passes over the larger set.")
+@click.option("--steps", type=int, help="In place of epochs.")
 @click.option("--batch-size", default=128, show_default=True)
 @click.option("--learning-rate", default=0.001, show_default=True, help="Of Adam.")
 @click.option(
@@ -44,9 +74,16 @@ from .options import ANY_PATH, command_line, common, warn
 @click.option(
     "--threads", default=1, show_default=True, help="CPU threads; more seldom make it faster."
 )
+@click.option(
+    "--guard",
+    is_flag=True,
+    help="Train with labels alone too, and keep what is better on validation.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run, same settings.")
 @common
-def command(store: Path, output: Path, device: str, resume: bool, **settings: object) -> int:
+def command(
+    store: Path, output: Path, device: str, resume: bool, guard: bool, **settings: object
+) -> int:
     """Train a raw-waveform network on a store.
 
     Unlabelled segments fill half of each batch where there are any. Ctrl-C saves; --resume goes
@@ -55,29 +92,41 @@ def command(store: Path, output: Path, device: str, resume: bool, **settings: ob
     from birdinv.audio.store import Store
     from birdinv.progress import Progress
     from birdinv.reporting.page import write_report
-    from birdinv.training.config import TrainConfig
+    from birdinv.training.guard import train_guarded
     from birdinv.training.loop import train
+    from birdinv.training.recipes import settle
 
-    config = TrainConfig(**settings)  # type: ignore[arg-type]  # click has converted them
-    with Progress("train", "steps", digits=0) as progress:
-        result = train(
-            Store(store),
-            output,
-            config,
-            device=device,
-            resume=resume,
-            command=command_line(),
-            progress=progress,
-        )
+    opened = Store(store)
+    config, recipe = settle(opened, settings)
+    click.echo(f"objective: {recipe}")
+    how: dict[str, Any] = {"device": device, "resume": resume, "command": command_line()}
+
+    def bar(name: str) -> Progress:
+        return Progress(name, "steps", digits=0)
+
+    if guard:
+        guarded = train_guarded(opened, output, config, progress=bar, **how)
+        result = guarded.trained
+        for side, row in guarded.rows.items():
+            kept = ", kept" if side == guarded.kept else ""
+            click.echo(f"{side}: {_accuracy(row)}{kept}")
+    else:
+        with bar("train") as progress:
+            result = train(opened, output, config, progress=progress, **how)
     for text in result.warnings:
         warn(text)
     best = result.rows[result.best_row - 1]
     click.echo(f"epoch {best['epoch']} of {result.rows[-1]['epoch']} is kept")
-    if by_segment := best["valid_accuracy"]:
-        by_recording = best["valid_recording_accuracy"] or by_segment  # each a segment long
-        click.echo(
-            f"validation accuracy: {float(by_segment):.3f} per segment, "
-            f"{float(by_recording):.3f} per recording"
-        )
+    if best["valid_accuracy"]:
+        click.echo(_accuracy(best))
     click.echo(f"run: {output}\nreport: {write_report(output)}")
     return 0
+
+
+def _accuracy(row: Mapping[str, str]) -> str:
+    by_segment = row["valid_accuracy"]
+    by_recording = row["valid_recording_accuracy"] or by_segment  # each a segment long
+    return (
+        f"validation accuracy: {float(by_segment):.3f} per segment, "
+        f"{float(by_recording):.3f} per recording"
+    )

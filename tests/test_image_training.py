@@ -215,7 +215,9 @@ def test_translated_moves_each_image_and_repeats_its_edge():
 
 def test_moves_reach_their_limits_and_depend_on_the_step_alone():
     task = make_task()
-    batches = TrainingBatches(task.labelled, task.unlabelled, batch_size=8, seed=3, drawing=Drawing(translate=2))
+    batches = TrainingBatches(
+        task.labelled, task.unlabelled, batch_size=8, seed=3, drawing=Drawing(translate=2)
+    )
     still = TrainingBatches(task.labelled, task.unlabelled, batch_size=8, seed=3)
     found = set()
     for step in range(40):
@@ -230,7 +232,9 @@ def test_moves_reach_their_limits_and_depend_on_the_step_alone():
             assert len(matches) == 1
             found.add(matches[0])
     assert {abs(a) for move in found for a in move} == {0, 1, 2} and len(found) > 20
-    again = TrainingBatches(task.labelled, task.unlabelled, batch_size=8, seed=3, drawing=Drawing(translate=2))
+    again = TrainingBatches(
+        task.labelled, task.unlabelled, batch_size=8, seed=3, drawing=Drawing(translate=2)
+    )
     assert torch.equal(again.batch(17)[0], batches.batch(17)[0])
 
 

@@ -270,3 +270,94 @@ def test_the_table_of_birdclef_works_as_it_is(data, tmp_path):
             n: label.label for n, label in by_folder.items()
         }
         assert all(label.group for label in got.known.values())
+
+
+# ---------------------------------------------------------------- several tables
+
+
+def tables(folder: Path, texts: list[str], *inputs: Path, others: tuple[Path, ...] = ()):
+    paths = [folder / f"t{i}.csv" for i in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text, encoding="utf-8")
+    found = find_sources([*inputs, *others]).found
+    own, rest = ([s for s in found if (s.root in others) is there] for there in (False, True))
+    return labels_from_csv(paths, own, others=rest)
+
+
+def test_tables_are_read_together_and_what_is_empty_in_one_gives_way(tmp_path):
+    root = touch(tmp_path / "in", "a.wav", "b.wav", "c.wav")
+    texts = [
+        "file,label,group,split\na.wav,robin,anna,test\nb.wav,,ben,train\ngone.wav,,,\n",
+        "file,label\nb.wav,wren\nc.wav,wren\na.wav,\ngone.wav,robin\n",
+    ]
+    expected = {
+        "a.wav": Label("robin", "anna", "test"),
+        "b.wav": Label("wren", "ben", "train"),
+        "c.wav": Label("wren"),
+    }
+    for order in (texts, texts[::-1]):
+        got = tables(tmp_path, order, root)
+        assert got.known == expected and got.missing == {"gone.wav": Label("robin")}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence"),
+    [
+        ("label\na.wav,x", "label\nb.wav,y\na.wav,y", "line 3 of .*t1.csv gives a.wav the label"),
+        (
+            "label\na.wav,x",
+            "label\na.wav,y",
+            "'y' after 'x' by line 2 of .*t0.csv; a recording has",
+        ),
+        ("label\nz.wav,x\nb.wav,x", "label\nz.wav,y", "gives z.wav the label 'y' after 'x'"),
+        ("label,group\na.wav,x,1", "label,group\na.wav,,2", "the group '2' after '1' by"),
+        ("label,split\na.wav,x,test", "label,split\na.wav,,train", "split 'train' after 'test' by"),
+        (
+            "label,group,split\na.wav,x,anna,train",
+            "label,group,split\nb.wav,x,anna,test",
+            "t0.csv and .*t1.csv put the group 'anna' into both train and test",
+        ),
+        ("label\na.wav,x\na.wav,", "label\na.wav,x", "line 3 of .*t0.csv gives a.wav the label ''"),
+    ],
+)
+def test_tables_that_contradict_each_other_are_refused(tmp_path, first, second, sentence):
+    root = touch(tmp_path / "in", "a.wav", "b.wav")
+    with pytest.raises(BirdinvError, match=sentence):
+        tables(tmp_path, [f"file,{first}\n", f"file,{second}\n"], root)
+
+
+def test_a_table_without_columns_for_times_leaves_those_of_another(tmp_path):
+    root = touch(tmp_path / "in", "a.wav", "b.wav")
+    texts = [
+        "file,label,start_s,end_s\na.wav,x,1,2\nb.wav,x,1,2\n",
+        "file,label\na.wav,x\n",
+        "file,label,start_s,end_s\na.wav,x,4,5\nb.wav,x,,\n",
+    ]
+    for order in (texts, texts[::-1]):
+        known = tables(tmp_path, order, root).known
+        assert known["a.wav"].stretches == ((1.0, 2.0), (4.0, 5.0))
+        assert known["b.wav"].stretches == ()  # whole, as between rows of one table
+
+
+def test_only_tables_that_fit_no_recording_at_all_are_refused(tmp_path):
+    root = touch(tmp_path / "in", "a.wav")
+    fits, empty, not_there = "file,label\na.wav,x\n", "file,label\n", "file,label\nz.wav,x\n"
+    got = tables(tmp_path, [empty, not_there, fits], root)
+    assert set(got.known) == {"a.wav"} and set(got.missing) == {"z.wav"}
+    with pytest.raises(BirdinvError, match=r"1 files that .*t0.csv and .*t1.csv name is below"):
+        tables(tmp_path, [empty, not_there], root)
+    with pytest.raises(BirdinvError, match=r"t0.csv and .*t1.csv have a header and no rows"):
+        tables(tmp_path, [empty, empty], root)
+
+
+def test_unlabelled_recordings_are_found_where_no_labelled_one_fits(tmp_path):
+    touch(tmp_path, "in/a.wav", "in/pool/c.wav", "pool/a.wav", "pool/b.wav", "pool/c.wav")
+    inputs, others = (tmp_path / "in",), (tmp_path / "pool",)
+    text = "file,label\na.wav,1\nb.wav,2\npool/c.wav,3\nin/pool/c.wav,4\n"
+    got = tables(tmp_path, [text], *inputs, others=others)
+    assert {name: label.label for name, label in got.known.items()} == {
+        "in/a.wav": "1",
+        "pool/b.wav": "2",
+        "pool/c.wav": "3",  # a recording's own name goes before a path
+        "in/pool/c.wav": "4",
+    }

@@ -365,6 +365,41 @@ def test_a_warning_of_labels_missing_is_not_about_the_unlabelled(tmp_path: Path)
     assert "5 recordings have no label in t.csv: unlabelled" in result.warnings
 
 
+def test_unlabelled_recordings_that_a_table_gives_a_label_are_labelled(tmp_path: Path) -> None:
+    recordings = write_classes(tmp_path / "rec", 2)
+    for i in range(4):
+        write(tmp_path / f"pool/{i}.wav", sound(50 + i))
+    shutil.copy(recordings / "wren/wren0.wav", tmp_path / "pool/copy.wav")
+    lines = [f"{name}/{name}{i}.wav,{name}" for name in ("wren", "robin") for i in range(2)]
+    first = write_table(tmp_path / "first.csv", ["file,label", *lines, "gone.wav,wren"])
+    second = write_table(
+        tmp_path / "second.csv",
+        ["file,label,split", "pool/0.wav,robin,test", "1.wav,dove,train", "pool/2.wav,,"],
+    )
+    result = segment(
+        [recordings],
+        tmp_path / "s",
+        SETTINGS,
+        unlabelled=[tmp_path / "pool"],
+        labels=[first, second],
+    )
+    files = by_file(result)
+    own = {f: (r.label, r.split) for f, r in files.items() if f.startswith("pool/")}
+    copy = own.pop("pool/copy.wav")
+    assert copy == ("", files["rec/wren/wren0.wav"].split)
+    assert own == {
+        "pool/0.wav": ("robin", "test"),
+        "pool/1.wav": ("dove", "train"),
+        "pool/2.wav": ("", "train"),
+        "pool/3.wav": ("", "train"),
+    }
+    assert result.classes == ["dove", "robin", "wren"]
+    assert files["rec/robin/robin0.wav"].label == "robin"
+    reason = "named in first.csv or second.csv, but not found below the inputs"
+    assert [r.reason for r in result.recordings if r.status != "ok"] == [reason]
+    assert "2 recordings have no label in first.csv or second.csv: unlabelled" in result.warnings
+
+
 def test_a_group_is_never_on_two_sides(plain: Path, tmp_path: Path) -> None:
     lines = ["file,label,group,split"]
     for name in ("robin", "wren", "noise"):

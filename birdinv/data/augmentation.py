@@ -8,6 +8,7 @@ build of torch, or draw from a global generator, and then no run can be repeated
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,25 +57,27 @@ class Augmentation:
 
         def apply(x: Tensor) -> Tensor:
             n = len(x)
-            x = x - x.mean(dim=-1, keepdim=True)
+            x = x.sub_(x.mean(dim=-1, keepdim=True))  # in place: half of a step goes to copies
             if self.filter:
                 taps = rng.uniform(-self.filter, self.filter, (2, n, 1, 1)).astype(np.float32)
                 x = _filtered(x, torch.from_numpy(taps))
             level = _levels(x)  # of the signal, before the gain
+            factor = torch.ones(n, 1, 1)
             if self.gain_db:
-                x = x * _ratio(rng, n, -self.gain_db, self.gain_db)
+                factor *= _ratio(rng, n, -self.gain_db, self.gain_db)
+            if self.polarity:  # that of noise does not matter, nor that of the background beside it
+                factor *= torch.from_numpy(rng.choice(np.array([-1, 1], np.float32), (n, 1, 1)))
+            x.mul_(factor)
             if self.background and background is not None:
                 chosen = torch.from_numpy(rng.uniform(size=n) < self.background)
                 other = background(rng.uniform(size=n))
-                other = other - other.mean(dim=-1, keepdim=True)
+                other.sub_(other.mean(dim=-1, keepdim=True))
                 low, high = self.background_db
                 share = level / _levels(other).clamp(min=1e-6) * _ratio(rng, n, -high, -low)
-                x = torch.addcmul(x, share * chosen[:, None, None], other)
+                x.addcmul_(share * chosen[:, None, None], other)
             if self.noise_db is not None:
                 low, high = self.noise_db
-                x = torch.addcmul(x, level * _ratio(rng, n, -high, -low), _white(rng, x))
-            if self.polarity:
-                x = x * torch.from_numpy(rng.choice(np.array([-1, 1], np.float32), (n, 1, 1)))
+                x.addcmul_(level * _ratio(rng, n, -high, -low), _white(rng, x))
             return x
 
         return apply
@@ -100,7 +103,8 @@ def _filtered(x: Tensor, taps: Tensor) -> Tensor:
 
 def _levels(x: Tensor) -> Tensor:
     """Root mean squares `[B, 1, 1]` of waveforms without an offset."""
-    return x.square().mean(dim=-1, keepdim=True).sqrt()
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return lengths.div_(math.sqrt(x.shape[-1]))
 
 
 def _ratio(rng: np.random.Generator, n: int, low_db: float, high_db: float) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from birdinv.audio.sources import Source
+from birdinv.data.label_cells import finder, nothing_found, stretch_of
 from birdinv.data.splits import SPLITS
 from birdinv.errors import BirdinvError
 from birdinv.files import read_csv
@@ -74,9 +73,10 @@ def labels_from_folders(sources: Sequence[Source]) -> Labels:
 
 
 def labels_from_csv(
-    path: Path,
+    tables: Path | Sequence[Path],
     sources: Sequence[Source],
     *,
+    others: Sequence[Source] = (),
     file_column: str = "file",
     label_column: str = "label",
     group_column: str | None = None,
@@ -90,15 +90,54 @@ def labels_from_csv(
     One shorter than a segment, as most calls are, grows to a segment to both sides; one that begins
     past the end of its recording is counted in a warning.
 
+    Several tables are read together. What two of them say of one recording must agree, as what two
+    rows of one table say must; but an empty label, group or split of one table, and times that it
+    has no columns for, say nothing against another table.
+
+    Args:
+        others: recordings that are unlabelled unless a table names them; a cell that is not the
+            name of one is looked for among `sources` first.
+
     Raises:
         BirdinvError: a column is missing, a cell cannot be understood, a name fits two recordings,
             a file has two labels, two groups or two splits, a group lies in two splits.
     """
+    paths = [tables] if isinstance(tables, Path) else list(tables)
+    columns = file_column, label_column, group_column
+    find = finder(sources, others)
+    known: dict[str, _Said] = {}
+    missing: dict[str, _Said] = {}
+    for path in paths:
+        for everything, own in zip((known, missing), _read(path, columns, find), strict=True):
+            for name, said in own.items():
+                everything[name] = (
+                    said if name not in everything else _joined(everything[name], said)
+                )
+    if not known:
+        raise BirdinvError(nothing_found(paths, sources, list(missing)))
+    labels = Labels(*({name: s.label for name, s in each.items()} for each in (known, missing)))
+    _require_one_split_a_group(paths, labels.known)
+    return labels
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one table says of a recording: where, by which name, and whether it could give times."""
+
+    label: Label
+    where: str
+    file: str
+    has_times: bool
+
+
+def _read(
+    path: Path, names: tuple[str, str, str | None], find: Callable[[Path, str], set[str]]
+) -> tuple[dict[str, _Said], dict[str, _Said]]:
+    """What one table says of recordings by name, and of files that are none."""
+    file_column, label_column, group_column = names
     columns, rows = read_csv(path)
-    for option, column in (
-        ("--file-column", file_column),
-        ("--label-column", label_column),
-        ("--group-column", group_column),
+    for option, column in zip(
+        ("--file-column", "--label-column", "--group-column"), names, strict=True
     ):
         if column is not None and column not in columns:
             near = difflib.get_close_matches(column, columns, 1)
@@ -111,9 +150,9 @@ def labels_from_csv(
             )
     if group_column is None and "group" in columns:
         group_column = "group"
-    find = _finder(path, sources)
-    known: dict[str, Label] = {}
-    missing: dict[str, Label] = {}
+    has_times = bool({"start_s", "end_s"} & set(columns))
+    known: dict[str, _Said] = {}
+    missing: dict[str, _Said] = {}
     for number, row in enumerate(rows, start=2):
         where = f"line {number} of {path}"
         if not row[file_column].strip():
@@ -121,7 +160,7 @@ def labels_from_csv(
         file = row[file_column].strip()
         if "\0" in file:
             raise BirdinvError(f"{where} names the file {file!r}; expected a path")
-        found = find(file)
+        found = find(path, file)
         if len(found) > 1:
             raise BirdinvError(
                 f"{where} names {file}, which may be {' or '.join(sorted(found))}; write one of "
@@ -137,83 +176,22 @@ def labels_from_csv(
             row[label_column].strip(),
             row[group_column].strip() if group_column is not None else "",
             split,
-            _stretch(row, where),
+            stretch_of(row, where),
         )
         target, key = (missing, file) if name is None else (known, name)
-        target[key] = label if key not in target else _merged(target[key], label, file, where)
-    if not known:
-        raise BirdinvError(_nothing_found(path, sources, list(missing)))
-    _require_one_split_a_group(path, known)
-    return Labels(known, missing)
+        if key in target:
+            label = _merged(target[key].label, label, file, where)
+        target[key] = _Said(label, where, file, has_times)
+    return known, missing
 
 
-def _nothing_found(table: Path, sources: Sequence[Source], files: Sequence[str]) -> str:
-    """Why not one row of a table fits a recording."""
-    if not files:
-        return f"{table} has a header and no rows; expected a row for each labelled recording"
-    last = files[0].replace("\\", "/").rpartition("/")[2]
-    near = [source.name for source in sources if source.name.rpartition("/")[2] == last]
-    guess = f"; did you mean {near[0]}?" if near else ""
-    return (
-        f"not one of the {len(files)} files that {table} names is below the inputs (the first is "
-        f"{files[0]}{guess}); write their paths from the input folder or from the table"
-    )
-
-
-def _finder(table: Path, sources: Sequence[Source]) -> Callable[[str], set[str]]:
-    """Gives the names of the recordings that a cell of `table` may mean.
-
-    Names are compared as NFC: macOS and some archives write é as two characters, tables as one.
-    """
-    names = {source.name for source in sources}
-    by_name: dict[str, set[str]] = {}
-    by_path: dict[str, set[str]] = {}
-    for real, name in {_real(source.path): source.name for source in sources}.items():
-        by_path.setdefault(_nfc(real), set()).add(name)
-    for name in names:
-        by_name.setdefault(_nfc(name), set()).add(name)
-    folders = (s.root if s.root.is_dir() else s.root.parent for s in sources)
-    roots = list(dict.fromkeys([*folders, table.parent, Path()]))
-
-    def find(file: str) -> set[str]:
-        if file in names:
-            return {file}
-        file = file if os.sep == "\\" else file.replace("\\", "/")  # written on Windows
-        paths = (_nfc(_real(root / file)) for root in roots)
-        return by_name.get(_nfc(file)) or set().union(*(by_path.get(p, set()) for p in paths))
-
-    return find
-
-
-def _real(path: Path) -> str:
-    return os.path.normcase(os.path.realpath(path))
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _stretch(row: Mapping[str, str], where: str) -> tuple[tuple[float, float], ...]:
-    start, end = row.get("start_s", "").strip(), row.get("end_s", "").strip()
-    if not start and not end:
-        return ()
-    try:
-        times = float(start), float(end)
-    except ValueError:
-        times = math.nan, math.nan
-    if not 0 <= times[0] < times[1] < math.inf:
-        raise BirdinvError(
-            f"{where} has start_s {start!r} and end_s {end!r}; expected seconds with start < end"
-        )
-    return (times,)
-
-
-def _merged(old: Label, new: Label, file: str, where: str) -> Label:
+def _merged(old: Label, new: Label, file: str, where: str, earlier: str = "") -> Label:
     for what in ("label", "group", "split"):
         if getattr(old, what) != getattr(new, what):
             raise BirdinvError(
                 f"{where} gives {file} the {what} {getattr(new, what)!r} after "
-                f"{getattr(old, what)!r}; a recording has one {what}: cut it into one file a label"
+                f"{getattr(old, what)!r}{earlier}; a recording has one {what}: cut it into one "
+                "file a label"
             )
     both = old.stretches and new.stretches  # a row without times means the whole recording
     return Label(
@@ -222,6 +200,22 @@ def _merged(old: Label, new: Label, file: str, where: str) -> Label:
         old.split,
         _union(old.stretches + new.stretches) if both else (),
     )
+
+
+def _joined(old: _Said, new: _Said) -> _Said:
+    """What two tables say of one recording: what is empty in one gives way to the other."""
+    a, b = (
+        replace(
+            one.label,
+            label=one.label.label or other.label.label,
+            group=one.label.group or other.label.group,
+            split=one.label.split or other.label.split,
+            stretches=one.label.stretches if one.has_times else other.label.stretches,
+        )
+        for one, other in ((old, new), (new, old))
+    )
+    label = _merged(a, b, new.file, new.where, f" by {old.where}")
+    return _Said(label, new.where, new.file, old.has_times or new.has_times)
 
 
 def _union(stretches: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
@@ -235,14 +229,15 @@ def _union(stretches: Sequence[tuple[float, float]]) -> tuple[tuple[float, float
     return tuple(apart)
 
 
-def _require_one_split_a_group(path: Path, known: Mapping[str, Label]) -> None:
+def _require_one_split_a_group(tables: Sequence[Path], known: Mapping[str, Label]) -> None:
     splits: dict[str, str] = {}
     for label in known.values():
         if label.group and label.split:
             first = splits.setdefault(label.group, label.split)
             if first != label.split:
+                names = " and ".join(str(table) for table in tables)
                 raise BirdinvError(
-                    f"{path} puts the group {label.group!r} into both {first} and {label.split}; "
-                    "a group must lie on one side of a split: mend the split column or leave "
-                    "the group column out"
+                    f"{names} {'puts' if len(tables) == 1 else 'put'} the group {label.group!r} "
+                    f"into both {first} and {label.split}; a group must lie on one side of a "
+                    "split: mend the split column or leave the group column out"
                 )

@@ -48,8 +48,8 @@ class EndlessShuffle:
 class GroupedOrder:
     """Group after group in a shuffled order, `each` samples of one at a time.
 
-    All groups come equally often, however many samples they have, and so do the samples of one; of
-    a group with fewer than `each` some come twice.
+    All groups come equally often, however many samples they have, and so do the samples of one. A
+    sample comes twice in a visit only where a round of its group ends in it.
 
     Args:
         groups: which group every sample is of, int64 `[S]`.

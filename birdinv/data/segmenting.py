@@ -64,7 +64,7 @@ def segment(
     settings: SegmentSettings = SegmentSettings(),
     *,
     unlabelled: Sequence[Path] = (),
-    labels: Path | None = None,
+    labels: Path | Sequence[Path] | None = None,
     columns: Columns = Columns(),
     export: bool = False,
     progress: Progress | None = None,
@@ -73,8 +73,9 @@ def segment(
 
     Args:
         inputs: recordings and folders of recordings; their class is their folder's name, unless
-            `labels` names a CSV (see `labels_from_csv`).
-        unlabelled: folders of recordings without a label; they serve training only.
+            `labels` names a CSV, or several that are read together (see `labels_from_csv`).
+        unlabelled: folders of recordings without a label; they serve training only. Those that a
+            table of `labels` gives a label are labelled like any other.
         export: also writes every segment as a WAV file, below `output/segments`.
 
     Raises:
@@ -94,8 +95,11 @@ def segment(
     for locked, reason in sources.unlisted:  # a store that lacks what is in it would mislead
         raise BirdinvError(f"{locked} cannot be listed: {reason}; give what can be read as inputs")
     own = [s for s in sources.found if s.root not in unlabelled]
-    known = _labels(own, labels, columns)
-    named = f"named in {labels.name}, but not found below the inputs" if labels else ""
+    others = [s for s in sources.found if s.root in unlabelled]
+    tables = [labels] if isinstance(labels, Path) else list(labels or ())
+    names = " or ".join(table.name for table in tables)
+    known = _labels(own, others, tables, columns)
+    named = f"named in {names}, but not found below the inputs" if tables else ""
     with whole_folder(output) as folder:
         writer = StoreWriter(folder, settings.sample_rate, windows, activity=settings.activity)
         try:
@@ -134,8 +138,8 @@ def segment(
             writer.close()
     warnings = _warnings(recordings, usable)
     unnamed = sum(not known.known.get(s.name, Label()).label for s in own)
-    if labels and unnamed:
-        warnings.append(f"{unnamed} recordings have no label in {labels.name}: unlabelled")
+    if tables and unnamed:
+        warnings.append(f"{unnamed} recordings have no label in {names}: unlabelled")
     past_end = sum(s.past_end for s in stored.values())
     if past_end:
         stretches = sum(len(label.stretches) for label in known.known.values())
@@ -161,12 +165,18 @@ def _require_apart(inputs: Sequence[Path], unlabelled: Sequence[Path]) -> None:
                 )
 
 
-def _labels(sources: Sequence[Source], labels: Path | None, columns: Columns) -> Labels:
-    if labels is None:
+def _labels(
+    sources: Sequence[Source],
+    unlabelled: Sequence[Source],
+    tables: Sequence[Path],
+    columns: Columns,
+) -> Labels:
+    if not tables:
         return labels_from_folders(sources)
     return labels_from_csv(
-        labels,
+        tables,
         sources,
+        others=unlabelled,
         file_column=columns.file,
         label_column=columns.label,
         group_column=columns.group,

@@ -15,15 +15,20 @@ def normalise(x: Tensor) -> Tensor:
         `[N, C, *S]` to the same; mean and maximum run over all channels together.
     """
     flat = x.flatten(1)
-    level = flat.abs().amax(dim=1, keepdim=True)
+    level = _peak(flat)
     # Of a share of the level no sum can overflow, and of halves no difference.
     half_mean = (flat / torch.where(level > 0, level, 1.0)).mean(dim=1, keepdim=True) * (level / 2)
     flat = flat / 2 - half_mean
-    peak = flat.abs().amax(dim=1, keepdim=True)
+    peak = _peak(flat)
     # The mean of a constant may be off by a rounding: what is that small is nothing.
     nothing = peak <= 4 * torch.finfo(x.dtype).eps * level
-    flat = torch.where(nothing, 0.0, flat / torch.where(nothing, 1.0, peak))
+    flat = flat / torch.where(nothing, torch.inf, peak)
     # So may the mean of a quiet sound on a large offset, and that rounding is not small beside it.
     flat = flat - flat.mean(dim=1, keepdim=True)
-    peak = flat.abs().amax(dim=1, keepdim=True)
+    peak = _peak(flat)
     return (flat / torch.where(nothing, 1.0, peak)).view_as(x)
+
+
+def _peak(flat: Tensor) -> Tensor:
+    """`max|x|` of each row, without a copy of all of them: this runs for every batch."""
+    return torch.maximum(flat.amax(dim=1, keepdim=True), -flat.amin(dim=1, keepdim=True))

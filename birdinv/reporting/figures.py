@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 5.6  # inches
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SHARES = "unlabelled_"  # columns of metrics.csv, followed by the name of a class
 _FFT_SAMPLES, _HOP_SAMPLES = 512, 128
 _MAX_COLUMNS = 1000  # a picture shows no more frames than this; longer sound is pooled by maximum
 
@@ -29,6 +30,7 @@ _PANELS = {
         ("cross_entropy", "cross-entropy: training", _COLOURS[0], "-"),
         ("valid_cross_entropy", "validation", _COLOURS[1], "--"),
         ("entropy", "entropy: unlabelled", _COLOURS[2], ":"),
+        ("balance", "balance: unlabelled", _COLOURS[4], "-."),
     ),
     "Objective": (
         ("total", "total loss", _COLOURS[0], "-"),
@@ -38,6 +40,7 @@ _PANELS = {
         ("train_accuracy", "training", _COLOURS[0], "-"),
         ("valid_accuracy", "validation segments", _COLOURS[1], "--"),
         ("valid_recording_accuracy", "validation recordings", _COLOURS[3], "-."),
+        ("agreement", "agreement in recordings", _COLOURS[2], ":"),
     ),
 }
 
@@ -100,6 +103,49 @@ def learning_curves(metrics: Sequence[Mapping[str, str]]) -> Figure:
         )  # fmt: skip
     axes[-1].set_xlabel("Epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def predicted_shares(metrics: Sequence[Mapping[str, str]], classes: Sequence[str]) -> Figure:
+    """What the unlabelled samples were taken for, epoch by epoch: a column that adds up to 100 %.
+
+    Args:
+        metrics: the rows of `metrics.csv`.
+        classes: the names of the classes, in the order in which they are stacked.
+
+    Raises:
+        ValueError: no row holds such shares.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = _column(metrics, "epoch")
+    shares = np.array([_column(metrics, SHARES + name) for name in classes])
+    there = np.isfinite(shares).all(axis=0) & np.isfinite(epochs) if len(shares) else np.array([])
+    if not there.any():
+        raise ValueError("metrics holds no shares of classes")
+    epochs, shares = epochs[there], 100 * shares[:, there]
+    legend = math.ceil(len(classes) / 3)
+    figure = Figure(figsize=(_WIDTH, 2.6 + 0.22 * legend), layout="constrained")
+    axis = figure.subplots()
+    width = np.diff(epochs).min() if len(epochs) > 1 else 1.0
+    bottom = np.zeros(len(epochs))
+    for i, (name, share) in enumerate(zip(classes, shares, strict=True)):
+        hatch = ("", "//", "..", "xx")[i // len(_COLOURS) % 4]  # more classes than colours
+        axis.bar(
+            epochs, share, width, bottom=bottom, color=_COLOURS[i % len(_COLOURS)], hatch=hatch,
+            edgecolor="white", linewidth=0.4, label=name[:24],
+        )  # fmt: skip
+        bottom += share
+    axis.set_ylim(0, 100)
+    axis.set_xlabel("Epoch")
+    axis.set_ylabel("Unlabelled (%)")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, frameon=False,
+        borderaxespad=0.2, columnspacing=1.2,
+    )  # fmt: skip
     return figure
 
 

@@ -40,6 +40,9 @@ _CURVES_NOTE = """Read from left to right. Training and validation should fall (
 (accuracy) together; where validation turns back while training goes on, the network has begun to
 learn its few labelled recordings by heart. Entropy and reconstruction error are what the unlabelled
 recordings contribute."""
+_SHARES_NOTE = """One column for each epoch: which classes the unlabelled samples were taken for. A
+colour that vanishes is a class that has emptied; unless the class is that rare, do not trust the
+run."""
 _CONFUSION_NOTE = """Each row is a true class, each column what the classifier said; the darker a
 square, the larger its share of the row. Right answers lie on the diagonal, every dark square beside
 it is a pair of classes that are mistaken for each other. Grey rows had nothing to test."""
@@ -107,7 +110,7 @@ def write_report(run: Path, *, recordings: Sequence[RecordingView] = ()) -> Path
         f'<p class="warn">{outcome}</p>' if outcome else "",
         *(f"<h2>{heading}</h2>{_shown(_evaluation, path)}" for heading, path in evaluations),
         "" if evaluations else "<h2>Results</h2><p>No evaluation yet: run birdinv eval first.</p>",
-        f"<h2>How training went</h2>{_shown(_training, run / 'metrics.csv')}",
+        f"<h2>How training went</h2>{_alarms(facts)}{_shown(_training, run / 'metrics.csv')}",
         "<h2>Recordings</h2>",
         *(f"<h3>{escaped(view.name)}</h3>{_shown(_recording, view)}" for view in recordings),
         "" if recordings else "<p>No recording was given to this page.</p>",
@@ -197,11 +200,23 @@ def _headlines(result: Mapping[str, Any], classes: int) -> str:
 def _training(path: Path) -> str:
     if not path.exists():
         return "<p>There is no metrics.csv in this run: no epoch was completed.</p>"
-    _, rows = read_csv(path)
+    columns, rows = read_csv(path)
     if not rows:
         return "<p>There is no row in metrics.csv: no epoch was completed.</p>"
     picture = picture_of(figures.learning_curves(rows), "Learning curves", _CURVES_NOTE)
-    return f"<p>Epochs completed: {len(rows)}.</p>{picture}"
+    parts = [f"<p>Epochs completed: {len(rows)}.</p>{picture}"]
+    classes = [c.removeprefix(figures.SHARES) for c in columns if c.startswith(figures.SHARES)]
+    if any(rows[0][figures.SHARES + name] for name in classes):
+        shares = figures.predicted_shares(rows, classes)
+        alt = "What unlabelled samples were taken for"
+        parts.append(f"<h3>{alt}</h3>{picture_of(shares, alt, _SHARES_NOTE)}")
+    return "".join(parts)
+
+
+def _alarms(facts: Mapping[str, Any]) -> str:
+    said = facts.get("alarms")
+    texts = said if isinstance(said, list) else []
+    return "".join(f'<p class="warn">Note: {escaped(text)}.</p>' for text in texts)
 
 
 def _recording(view: RecordingView) -> str:

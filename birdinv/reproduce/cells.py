@@ -13,6 +13,7 @@ from birdinv.errors import BirdinvError
 from birdinv.reproduce.presets import PRESETS
 from birdinv.reproduce.tables import BUDGETS, TABLES, Row, Table
 from birdinv.training.config import TrainConfig
+from birdinv.words import counted
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,22 @@ class Cell:
         return f"{self.dataset}-{labels}/{self.row.name}.{self.preset}.{self.budget}"
 
     @property
+    def steps(self) -> int | None:
+        """Of a run, where that is not told in epochs."""
+        return self.table.steps.get(self.budget)
+
+    @property
     def epochs(self) -> float:
-        """Passes over the larger set of a run."""
+        """Passes over the larger set of a run, where its steps are not told."""
+        if self.steps is not None:
+            return 1.0
         return self.row.epochs.get(self.budget, self.table.epochs[self.budget])
 
     @property
     def duration(self) -> str:
-        """`epochs` in words."""
+        """How long a run is, in words."""
+        if self.steps is not None:
+            return counted(self.steps, "step")
         return f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
 
     @property
@@ -57,7 +67,7 @@ class Cell:
         words = []
         if self.dataset != self.table.dataset:
             words.append(f"{self.dataset} in place of {self.table.dataset}")
-        if self.budget != "paper":
+        if self.budget != "paper" or self.steps is not None:
             words.append(self.duration)
         elif self.table.name == "inv-table2":
             words.append(f"{self.duration}, of which INV states no number")
@@ -77,6 +87,10 @@ class Cell:
     def config(self, seed: int, *, threads: int = 1) -> TrainConfig:
         """The settings of one run."""
         settings: dict[str, Any] = {**self.row.settings, **PRESETS[self.preset].settings}
+        if self.steps is not None:
+            once = float(self.steps)  # no epoch is shorter than a step
+            own = TrainConfig(steps=self.steps, check_every=once, threads=threads, seed=seed)
+            return replace(own, **settings)
         every = self.epochs / self.row.checks.get(self.budget, self.table.checks[self.budget])
         config = TrainConfig(
             epochs=self.epochs,

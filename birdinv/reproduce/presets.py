@@ -17,11 +17,16 @@ class Preset:
         about: one line.
         settings: of `TrainConfig`; they go before those of a table's row.
         deviations: what it does that the paper does not, as printed beside every result.
+        splits: how many ways recordings are split; seed s takes way s modulo that. None = a way
+            of its own for each seed.
+        grouped: what is not to lie on two sides of a split, by the data set's column of that name.
     """
 
     about: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     deviations: tuple[str, ...] = ()
+    splits: int | None = None
+    grouped: str | None = None
 
 
 _CONSTANT = {"schedule": "constant", "patience": NO_PATIENCE, "batch_size": 50}
@@ -73,6 +78,23 @@ PRESETS: Mapping[str, Preset] = {
         "ours: multiscale with balance, small translations and averaged weights",
         {**_FEW_LABELS, "objective": "multiscale"},
         ("multiscale objective", *_FEW_LABELS_DEVIATIONS),
+    ),
+    "by-recording": Preset(
+        "recordings split 60 : 10 : 30, five ways; the last weights are kept",
+        {"patience": NO_PATIENCE},
+        splits=5,
+    ),
+    "by-recordist": Preset(
+        "the same, all recordings of a recordist on one side",
+        {"patience": NO_PATIENCE},
+        splits=5,
+        grouped="author",
+    ),
+    "by-speaker": Preset(
+        "the same, all takes of a speaker on one side, labels for each digit and speaker",
+        {"patience": NO_PATIENCE},
+        splits=5,
+        grouped="speaker",
     ),
     "ablation": Preset(
         "few-labels but for the objective and the balance, which are the row's",

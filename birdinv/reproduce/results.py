@@ -17,6 +17,18 @@ from birdinv.training.config import TrainConfig
 from birdinv.training.record import library_versions
 
 FORMAT, VERSION = "birdinv-cell", 1
+# Of `TrainConfig` since the first results were made, at what changes nothing.
+_NEW_SETTINGS = {
+    "class_balanced": False,
+    "group_windows": 0,
+    "group_seconds": None,
+    "augment": "none",
+    "consistency": "none",
+    "consistency_weight": 1.0,
+    "threshold": 0.95,
+    "ramp": 0.0,
+    "steps": None,
+}
 LOCKED_S = 10.0  # far longer than reading and writing a result takes
 
 
@@ -78,9 +90,11 @@ def begin_result(cell: Cell, config: TrainConfig, device: str, path: Path) -> di
     if not path.exists():
         return fresh
     result = load_result(cell, path)
+    # Settings that were not there yet did nothing.
+    result["config"] = {**_NEW_SETTINGS, **result["config"]}
     changed = sorted(
         key
-        for key in {*result["config"], *fresh["config"]}
+        for key in fresh["config"].keys() | (result["config"].keys() - _NEW_SETTINGS.keys())
         if result["config"].get(key) != fresh["config"].get(key)
     )
     for library in ("birdinv", "torch"):
@@ -180,5 +194,6 @@ def _names(cell: Cell) -> dict[str, Any]:
 
 def used_settings(config: TrainConfig) -> dict[str, Any]:
     """All settings but the seed, and but those that the objective has no use for."""
-    unused = {"seed"} if config.objective == "weighted" else {"seed", "alpha", "beta"}
+    used = {"weighted": {"alpha", "beta"}, "layer-weighted": {"alpha", "beta", "gamma"}}
+    unused = {"seed", "alpha", "beta", "gamma"} - used.get(config.objective, set())
     return {key: value for key, value in config.to_dict().items() if key not in unused}

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from birdinv.audio.store import Store
-from birdinv.data.checks import check
 from birdinv.data.manifests import load_manifest
 from birdinv.data.rank_lists import DRAWS
-from birdinv.data.segmenting import SegmentSettings, segment
-from birdinv.errors import BirdinvError, Interrupted, SettingError
+from birdinv.errors import Interrupted, SettingError
 from birdinv.files import read_csv, read_json
 from birdinv.progress import Progress
+from birdinv.reproduce.bird_stores import bird_store
 from birdinv.reproduce.cells import Cell
+from birdinv.reproduce.presets import PRESETS
 from birdinv.reproduce.results import add_seed, begin_result
 from birdinv.training.config import TrainConfig
 from birdinv.training.epochs import ERROR
@@ -79,7 +77,7 @@ def run_cell(
         task = (
             images_task(cell.dataset, root, cell.labels, seed)
             if images
-            else _recordings(cell.dataset, root, runs, seed)
+            else _recordings(cell, root, runs, seed)
         )
         resume = _can_go_on(run, task, config, place)
         if not resume:
@@ -105,6 +103,7 @@ def run_cell(
             "seed": seed,
             "valid_accuracy": float(best["valid_accuracy"]) if best["valid_accuracy"] else None,
             "test_accuracy": round(test.segment_accuracy, 6),
+            **({} if images else {"test_recording_accuracy": round(test.recording_accuracy, 6)}),
             "epoch": float(best["epoch"]),
             "seconds": round(sum(float(row["seconds"]) for row in trained.rows), 1),
             "confusion": test.confusion_matrix["segments"],
@@ -151,19 +150,11 @@ def _curve(run: Path) -> list[dict[str, float]]:
     return curve
 
 
-def _recordings(dataset: str, root: Path, runs: Path, seed: int) -> Task:
-    """The recordings of a data set, whole, in a store of their own."""
-    found = check(dataset, root)
-    if not found.whole:
-        raise BirdinvError(found.sentence)
-    files = sorted(
-        (path.relative_to(found.folder).as_posix(), path.stat().st_size)
-        for path in found.folder.rglob("*")
-        if path.is_file()
-    )
-    version = hashlib.sha256(repr(files).encode()).hexdigest()[:12]
-    store = runs / "stores" / f"{dataset}-{version}-{seed}"
-    if not store.exists():
-        segment([found.folder], store, SegmentSettings(seed=seed))
-    opened = Store(store)
-    return recordings_task(opened, partition(opened, None, seed))
+def _recordings(cell: Cell, root: Path, runs: Path, seed: int) -> Task:
+    """The recordings of a cell's data set, whole, in a store of their own."""
+    preset = PRESETS[cell.preset]
+    way = seed if preset.splits is None else seed % preset.splits
+    store = bird_store(cell.dataset, root, runs / "stores", way, preset)
+    per_group = preset.grouped == "speaker"
+    parts = partition(store, cell.labels, seed, per_group=per_group)
+    return recordings_task(store, parts, paced=cell.steps is not None)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from birdinv.reproduce import bird_rows
+
 BUDGETS = ("smoke", "cpu", "paper")
 
 
@@ -46,6 +48,8 @@ class Table:
             labels then.
         presets: the one to take when none is asked for, then the others.
         epochs: of the larger set, by budget; `checks` validations in a run of the budget.
+        steps: by budget, in place of epochs; the last weights are then kept, as there is one
+            validation, at the end.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Table:
     checks: Mapping[str, int]
     rows: tuple[Row, ...]
     stand_ins: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -276,6 +281,22 @@ TABLES: Mapping[str, Table] = {
             {"smoke": 0.01, "cpu": 0.1, "paper": 100},
             {"smoke": 2, "cpu": 2, "paper": 100},
             _ablation_rows(),
+        ),
+        Table(
+            "birds-few-labels",
+            "Few labelled recordings of each class, the others unlabelled",
+            "in no paper",
+            "accuracy",
+            "bird_kenya6",
+            ("by-recording", "by-recordist", "by-speaker"),
+            {},
+            {},
+            tuple(
+                Row(name, {"network": "bird10", **settings}, dict.fromkeys(labels))
+                for name, settings, labels in bird_rows.rows()
+            ),
+            {"fsdd": (1, 3)},
+            {"smoke": 10, "cpu": 800, "paper": 8000},
         ),
     )
 }

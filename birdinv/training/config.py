@@ -21,11 +21,15 @@ from birdinv.data.background import Background
 from birdinv.data.batches import Drawing
 from birdinv.errors import SettingError
 from birdinv.loss_weights import linear
-from birdinv.losses import ParameterFreeObjective, WeightedObjective
+from birdinv.losses import LayerWeightedObjective, ParameterFreeObjective, WeightedObjective
 from birdinv.objective import Objective
 
-# The last two leave a term of the multiscale objective out, to see what it was good for.
-OBJECTIVES = ("supervised", "weighted", "global", "multiscale", "entropy", "reconstruction")
+# layer-weighted is INV 11 with all γ^(l) = γ / L. The last two leave a term of the multiscale
+# objective out, to see what it was good for.
+OBJECTIVES = (
+    *("supervised", "weighted", "global", "multiscale", "layer-weighted"),
+    *("entropy", "reconstruction"),
+)
 SCHEDULES: Mapping[str, Callable[[float], float]] = {  # of the learning rate, over [0, 1)
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "constant": lambda done: 1.0,
@@ -51,6 +55,7 @@ class TrainConfig:
     objective: str = "weighted"
     alpha: float = 0.7  # INV fig. 2: (0.7, 0.3) was the best on birds
     beta: float = 0.3
+    gamma: float = 1.0  # of layer-weighted: of the mean over the input and all layers
     balance: float = 0.0  # κ; the papers have none
     balance_memory: float = 0.0  # of the mean prediction, from batch to batch
     consistency: str = "none"  # what a rival asks of unlabelled samples, on top of the objective
@@ -59,6 +64,7 @@ class TrainConfig:
     ramp: float = 0.0  # epochs over which entropy, balance and consistency come in
     labels_per_class: int | None = None  # of recordings; None = keep every label
     epochs: float = 30
+    steps: int | None = None  # in place of epochs
     check_every: float = 1  # epochs from one validation to the next
     batch_size: int = 128
     class_balanced: bool = True  # the labelled half: class, then recording, then segment
@@ -88,6 +94,7 @@ class TrainConfig:
             ("augment", self.augment in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}"),
             ("alpha", 0 <= self.alpha <= 1, "a number from 0 to 1"),
             ("beta", 0 <= self.beta <= 1, "a number from 0 to 1"),
+            ("gamma", 0 <= self.gamma < math.inf, "a number from 0"),
             ("balance", 0 <= self.balance < math.inf, "a number from 0"),
             ("balance_memory", 0 <= self.balance_memory < 1, "a fraction from 0 to below 1"),
             ("consistency_weight", 0 <= self.consistency_weight < math.inf, "a number from 0"),
@@ -96,6 +103,7 @@ class TrainConfig:
             ("group_windows", 0 <= self.group_windows <= 65536, "0 to 65536"),
             ("group_seconds", 0 < (self.group_seconds or 1) < math.inf, "seconds above 0"),
             ("epochs", 0 < self.epochs < math.inf, "a number above 0"),
+            ("steps", self.steps is None or 1 <= self.steps < 2**31, "at least 1"),
             ("check_every", 0 < self.check_every < math.inf, "a number of epochs above 0"),
             ("batch_size", 2 <= self.batch_size <= 65536, "2 to 65536"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
@@ -115,8 +123,12 @@ class TrainConfig:
                 option = "--" + name.replace("_", "-")
                 raise SettingError(f"{option} is {getattr(self, name)}; give {expected}")
 
-    def make_objective(self, steps_per_epoch: int) -> Objective:
-        """The objective (INV 10, MS 6 and 8) these settings name, or an ablation of it."""
+    def make_objective(self, steps_per_epoch: int, layers: int) -> Objective:
+        """The objective (INV 10 and 11, MS 6 and 8) these settings name, or an ablation of it.
+
+        Args:
+            layers: how many the network has, the logits aside.
+        """
         ramp = round(self.ramp * steps_per_epoch)
         shared: dict[str, Any] = {
             "balance": Balance(self.balance, memory=self.balance_memory) if self.balance else None,
@@ -127,6 +139,10 @@ class TrainConfig:
             return WeightedObjective(alpha=1.0, beta=0.0, **shared)
         if self.objective == "weighted":
             return WeightedObjective(self.alpha, self.beta, **shared)
+        if self.objective == "layer-weighted":
+            return LayerWeightedObjective(
+                self.alpha, self.beta, self.gamma / (1 + layers), **shared
+            )
         if self.objective == "global":
             return ParameterFreeObjective("global", **shared)
         if self.objective == "entropy":

@@ -11,15 +11,17 @@ from torch.nn import functional
 
 from birdinv.data.batches import Source
 from birdinv.evaluation import accuracies
+from birdinv.training.alarms import SHARES
 from birdinv.training.scoring import layer_errors, log_probabilities
 
-TERMS = ("total", "cross_entropy", "entropy", "reconstruction")
+TERMS = ("total", "cross_entropy", "entropy", "reconstruction", "balance", "consistency")
 COLUMNS = (
     "epoch",
     "step",
     "learning_rate",
     *TERMS,
     "train_accuracy",
+    "agreement",
     "valid_cross_entropy",
     "valid_accuracy",
     "valid_recording_accuracy",
@@ -30,16 +32,29 @@ COLUMNS = (
 ERROR = "valid_reconstruction_"  # and the name of a layer
 
 
-def metric_columns(model: nn.Module) -> list[str]:
-    """The columns of `metrics.csv`: the same for every network but for its layers."""
+def metric_columns(model: nn.Module, classes: Sequence[str]) -> list[str]:
+    """The columns of `metrics.csv`: the same for every network but for its layers and classes."""
     layers: Sequence[str] = model.layers  # type: ignore[assignment]  # all our networks have them
-    return [*COLUMNS, *(ERROR + name for name in ("input", *layers))]
+    errors = (ERROR + name for name in ("input", *layers))
+    return [*COLUMNS, *errors, *(SHARES + name for name in classes)]
 
 
-def train_cells(sums: Mapping[str, float], steps: int) -> dict[str, str]:
-    """The means over `steps` steps; a term the objective lacks stays empty."""
+def train_cells(sums: Mapping[str, float], steps: int, classes: Sequence[str]) -> dict[str, str]:
+    """The means over `steps` steps; a term the objective lacks stays empty.
+
+    `agreement` is the share of unlabelled samples with a group that are predicted to be of the
+    class that their group as a whole is; behind the other columns stand the shares of all
+    unlabelled samples that are predicted to be of each class.
+    """
     cells = {name: f"{sums[name] / steps:.6f}" for name in TERMS if name in sums}
-    return cells | {"train_accuracy": f"{sums['right'] / max(1.0, sums['known']):.6f}"}
+    cells["train_accuracy"] = f"{sums['right'] / max(1.0, sums['known']):.6f}"
+    if sums.get("grouped"):
+        cells["agreement"] = f"{sums['agreeing'] / sums['grouped']:.6f}"
+    counts = [sums.get(SHARES + name, 0.0) for name in classes]
+    if sum(counts):
+        shares = (f"{count / sum(counts):.6f}" for count in counts)
+        cells |= zip((SHARES + name for name in classes), shares, strict=True)
+    return cells
 
 
 def valid_cells(model: nn.Module, valid: Source, device: torch.device) -> dict[str, str]:

@@ -14,6 +14,9 @@ from birdinv.data.batches import TrainingBatches
 from birdinv.errors import BirdinvError
 from birdinv.networks import build
 from birdinv.networks.saved import Description
+from birdinv.samples import Samples
+from birdinv.terms import log_probabilities
+from birdinv.training.alarms import SHARES
 from birdinv.training.checkpoint import Stateful
 from birdinv.training.config import TrainConfig
 from birdinv.training.epochs import TERMS
@@ -45,6 +48,10 @@ class Learner:
                 f"--translate is {config.translate}, and inputs of shape {task.shape} are no "
                 "images; give 0"
             )
+        if config.augment != "none" and task.background is None:
+            raise BirdinvError(
+                f"--augment is {config.augment}, and it changes recordings, not images; give none"
+            )
         self._batches = TrainingBatches(
             task.labelled,
             task.unlabelled if config.uses_unlabelled or task.paced else None,
@@ -53,14 +60,19 @@ class Learner:
             labelled_only=not config.uses_unlabelled,
             drawing=config.drawing(task.background),
         )
-        self._objective = config.make_objective(self._batches.steps_per_epoch)
+        self._objective = config.make_objective(
+            self._batches.steps_per_epoch,
+            len(self.model.layers),  # type: ignore[arg-type]  # all our networks have them
+        )
+        self._objective.watch = None  # the run says it itself, with the classes' names
+        self._classes = task.classes
         self._generator = (
             torch.default_generator
             if device.type == "cpu"
             else torch.cuda.default_generators[device.index]
         )
         self.steps_per_epoch = self._batches.steps_per_epoch
-        self.steps = max(1, round(config.epochs * self.steps_per_epoch))
+        self.steps = config.steps or max(1, round(config.epochs * self.steps_per_epoch))
         self.steps_per_check = max(1, round(config.check_every * self.steps_per_epoch))
 
     @property
@@ -102,10 +114,17 @@ class Learner:
         present = [name for name in TERMS if getattr(terms, name) is not None]
         if known.all() and "entropy" in present:
             present.remove("entropy")  # of no sample: 0, and nothing to look at
-        right = (terms.logits.argmax(dim=1) == y)[known].sum()
-        numbers = [*(getattr(terms, name).detach() for name in present), right, known.sum()]
-        values = torch.stack([number.double() for number in numbers]).tolist()  # one wait for a GPU
-        result = dict(zip([*present, "right", "known"], values, strict=True))
+        numbers = {name: getattr(terms, name).detach() for name in present}
+        numbers |= {"right": (terms.logits.argmax(dim=1) == y)[known].sum(), "known": known.sum()}
+        if groups is not None:
+            agreeing, grouped = _agreement(self.model, terms.logits, y, groups)
+            numbers |= {"agreeing": agreeing, "grouped": grouped}
+        numbers |= {
+            SHARES + name: count
+            for name, count in zip(self._classes, terms.histogram.unbind(), strict=True)
+        }
+        values = torch.stack([number.double() for number in numbers.values()])
+        result = dict(zip(numbers, values.tolist(), strict=True))  # one wait for a GPU
         # The parts before the whole: the sentence should name what broke it.
         for name in sorted(present, key=lambda name: name == "total"):
             if not math.isfinite(result[name]):
@@ -161,6 +180,15 @@ def describe_model(task: Task, config: TrainConfig, model: nn.Module) -> Descrip
     """What `model.json` has to say about a network trained on a task."""
     sizes: dict[str, Any] = model.sizes  # type: ignore[assignment]  # all our networks have them
     return Description(config.network, sizes, task.classes, task.hearing)
+
+
+def _agreement(
+    model: nn.Module, logits: Tensor, y: Tensor, groups: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How many unlabelled samples are predicted to be what their group is, and of how many."""
+    mean = Samples(model, y, groups=groups).mean_of_group(log_probabilities(logits).exp())
+    grouped = (y < 0) & (groups >= 0)
+    return ((logits.argmax(dim=1) == mean.argmax(dim=1)) & grouped).sum(), grouped.sum()
 
 
 def _fresh_model(task: Task, config: TrainConfig) -> nn.Module:

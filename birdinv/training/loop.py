@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from birdinv.files import require_new, write_csv, write_json
 from birdinv.networks.saved import save_model
 from birdinv.progress import Progress
 from birdinv.threads import cpu_threads
+from birdinv.training.alarms import all_alarms, new_alarms
 from birdinv.training.checkpoint import Checkpoint, load_checkpoint
 from birdinv.training.config import TrainConfig
 from birdinv.training.epochs import (
@@ -101,7 +103,7 @@ def train_task(
     write_json(run / "run.json", info)
     if task.roles is not None:
         write_roles(run, task.roles)
-    columns = metric_columns(learner.judged)
+    columns = metric_columns(learner.judged, task.classes)
 
     saved = time.monotonic()
     started = saved - state.seconds
@@ -139,11 +141,13 @@ def train_task(
                         "epoch": f"{state.step / learner.steps_per_epoch:.6g}",
                         "step": str(state.step),
                         "learning_rate": f"{learner.rate(state.step - 1):.8g}",
-                        **train_cells(state.sums, steps),
+                        **train_cells(state.sums, steps, task.classes),
                         **valid_cells(learner.judged, task.valid, place),
                         "seconds": f"{time.monotonic() - started:.3f}",
                     }
                     state.rows.append(row)
+                    for alarm in new_alarms(state.rows, task.classes):
+                        warnings.warn(alarm, stacklevel=2)
                     state.sums.clear()
                     started = time.monotonic()
                     if best_row(state.rows) == len(state.rows):
@@ -165,5 +169,6 @@ def train_task(
             info["ended"] = now()
         best = best_row(state.rows)
         epoch = float(state.rows[best - 1]["epoch"]) if best else None
+        info["alarms"] = all_alarms(state.rows, task.classes)
         write_json(run / "run.json", {**info, "best_epoch": epoch})
     return Trained(state.rows, best or 0, task.warnings)

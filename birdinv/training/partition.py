@@ -12,6 +12,7 @@ from birdinv.audio.store import Store
 from birdinv.data.splits import hide_labels
 from birdinv.errors import BirdinvError
 from birdinv.files import read_csv, write_csv
+from birdinv.words import counted
 
 ROLES = ("labelled", "unlabelled", "valid", "test", "unused")
 
@@ -56,8 +57,13 @@ class Partition:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def partition(store: Store, labels_per_class: int | None, seed: int) -> Partition:
+def partition(
+    store: Store, labels_per_class: int | None, seed: int, *, per_group: bool = False
+) -> Partition:
     """Roles from the splits of the store, with all but `labels_per_class` training labels hidden.
+
+    Args:
+        per_group: that many of each class and group, such as a speaker.
 
     Raises:
         BirdinvError: fewer than two classes have a labelled training recording.
@@ -66,7 +72,10 @@ def partition(store: Store, labels_per_class: int | None, seed: int) -> Partitio
     train = {r.file: r.label for r in usable if r.label and r.split == "train"}
     keep, warnings = set(train), []
     if labels_per_class is not None:
-        keep, short = hide_labels(train, labels_per_class, seed)
+        kinds = train
+        if per_group:
+            kinds = {r.file: f"{r.label} of {r.group}" for r in usable if r.file in train}
+        keep, short = hide_labels(kinds, labels_per_class, seed)
         if short:
             few = ", ".join(f"{name} has {n}" for name, n in short.items())
             warnings.append(f"fewer than {labels_per_class} training recordings: {few}")
@@ -74,6 +83,11 @@ def partition(store: Store, labels_per_class: int | None, seed: int) -> Partitio
     labelled = {file: label for file, label in train.items() if file in keep}
     unlabelled = {r.file: "" for r in usable if not r.label and r.split == "train"}
     unlabelled |= dict.fromkeys(sorted(hidden), "")
+    unlabelled, copies = _without_copies(store, unlabelled)
+    if copies:
+        warnings.append(
+            f"{counted(copies, 'unlabelled recording')} left out: the same bytes as a labelled one"
+        )
     classes = Counter(labelled.values())
     if len(classes) < 2:
         found = f"only {next(iter(classes))}" if classes else "none"
@@ -98,6 +112,14 @@ def partition(store: Store, labels_per_class: int | None, seed: int) -> Partitio
     return Partition(
         labelled, unlabelled, roles["valid"], roles["test"], unused, hidden, tuple(warnings)
     )
+
+
+def _without_copies(store: Store, unlabelled: dict[str, str]) -> tuple[dict[str, str], int]:
+    """The unlabelled recordings that are no copies of others, and how many copies there were."""
+    bytes_of = {r.file: r.sha256 for r in store.recordings}
+    known = {r.sha256 for r in store.recordings if r.sha256 and r.file not in unlabelled}
+    kept = {file: "" for file in unlabelled if bytes_of[file] not in known}
+    return kept, len(unlabelled) - len(kept)
 
 
 def read_roles(run: Path) -> dict[str, dict[str, str]]:

@@ -10,11 +10,14 @@ from birdinv.training.partition import Partition
 from birdinv.training.task import Task
 
 
-def recordings_task(store: Store, parts: Partition, group_s: float | None = None) -> Task:
+def recordings_task(
+    store: Store, parts: Partition, group_s: float | None = None, *, paced: bool = False
+) -> Task:
     """The segments of the recordings of a store by role.
 
     Args:
         group_s: as in `Segments`.
+        paced: as in `Task`.
     """
     labelled, unlabelled, valid = (
         Segments(store, part, group_s) for part in (parts.labelled, parts.unlabelled, parts.valid)
@@ -47,5 +50,6 @@ def recordings_task(store: Store, parts: Partition, group_s: float | None = None
             non_events=store.non_events,
         ),
         background=Background(store, {**parts.labelled, **parts.unlabelled}),
+        paced=paced,
         warnings=parts.warnings,
     )

@@ -1,0 +1,130 @@
+"""`--guard`: the same labels with and without the unlabelled audio, and the better one is kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from birdinv.audio.store import Store
+from birdinv.errors import BirdinvError
+from birdinv.files import read_csv, read_json, require_new, whole_folder, write_json
+from birdinv.progress import Progress
+from birdinv.training.config import TrainConfig
+from birdinv.training.epochs import best_row
+from birdinv.training.loop import Trained, train_task
+from birdinv.training.partition import partition
+from birdinv.training.recordings import recordings_task
+
+SIDES = ("supervised", "semi-supervised")
+_KEPT_FILES = ("split.csv", "metrics.csv")
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """How the two runs ended: the name of the one that was kept, and the best rows of both."""
+
+    kept: str
+    rows: dict[str, dict[str, str]]
+    trained: Trained
+
+
+def train_guarded(
+    store: Store,
+    run: Path,
+    config: TrainConfig,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    command: str = "",
+    progress: Callable[[str], Progress] | None = None,
+) -> Guarded:
+    """Trains twice, with the unlabelled recordings and without, and keeps the better network.
+
+    The two are whole runs in `run/supervised` and `run/semi-supervised`, of as many steps each;
+    `run` itself becomes a run with the network, the settings and the metrics of the one that names
+    more validation recordings right, of equals more validation segments, then the semi-supervised
+    one. Its `run.json` has the numbers of both.
+
+    Args:
+        progress: makes a bar from its description.
+
+    Raises:
+        BirdinvError: no validation recordings to judge by, nothing unlabelled to guard against,
+            or what `train` refuses.
+        Interrupted: the state is saved; with `resume` it goes on.
+    """
+    parts = partition(store, config.labels_per_class, config.seed)
+    if not parts.valid:
+        raise BirdinvError(
+            f"--guard judges on validation recordings, and {store.path} has none with segments; "
+            "segment more recordings a class, give their share with --fractions, or leave "
+            "--guard out"
+        )
+    if not config.uses_unlabelled or not parts.unlabelled:
+        raise BirdinvError(
+            "--guard compares training with and without unlabelled recordings, and this run uses "
+            "none; leave --guard out"
+        )
+    if not resume:
+        require_new(run, "run", hint=", or go on with this one by --resume")
+    trained: dict[str, Trained] = {}
+    for side, settings in zip(SIDES, (_supervised(config), config), strict=True):
+        folder = run / side
+        done = resume and _finished(folder)
+        if done:
+            rows = read_csv(folder / "metrics.csv")[1]
+            trained[side] = Trained(rows, best_row(rows) or 0, ())
+            continue
+        bar = progress(side) if progress else None
+        try:
+            trained[side] = train_task(
+                recordings_task(store, parts, config.group_seconds, paced=True),
+                folder,
+                settings,
+                device=device,
+                resume=resume and (folder / "run.json").exists(),
+                command=command,
+                progress=bar,
+            )
+        finally:
+            if bar is not None:
+                bar.close()
+    best = {side: one.rows[one.best_row - 1] for side, one in trained.items()}
+    kept = max(reversed(SIDES), key=lambda side: _merit(best[side]))
+    _keep(run, kept, best)
+    return Guarded(kept, best, trained[kept])
+
+
+def _supervised(config: TrainConfig) -> TrainConfig:
+    """The same without anything that unlabelled recordings teach."""
+    return replace(
+        config, objective="supervised", balance=0.0, consistency="none", group_windows=0, ramp=0.0
+    )
+
+
+def _finished(folder: Path) -> bool:
+    path = folder / "run.json"
+    return path.exists() and read_json(path, "a run").get("outcome") == "finished"
+
+
+def _merit(row: dict[str, str]) -> tuple[float, float]:
+    segments = float(row["valid_accuracy"])
+    return float(row["valid_recording_accuracy"] or segments), segments
+
+
+def _keep(run: Path, kept: str, best: dict[str, dict[str, str]]) -> None:
+    """Makes `run` a run like `run/<kept>`; `run.json` comes last and says that all is there."""
+    for name in _KEPT_FILES:
+        part = run / (name + ".part")
+        shutil.copyfile(run / kept / name, part)
+        part.replace(run / name)
+    shutil.rmtree(run / "model", ignore_errors=True)
+    with whole_folder(run / "model") as folder:
+        shutil.copytree(run / kept / "model", folder, dirs_exist_ok=True)
+    info: dict[str, Any] = read_json(run / kept / "run.json", "a run")
+    columns = ("epoch", "valid_accuracy", "valid_recording_accuracy", "valid_cross_entropy")
+    numbers = {side: {name: row[name] for name in columns} for side, row in best.items()}
+    write_json(run / "run.json", {**info, "guard": {"kept": kept, **numbers}})
