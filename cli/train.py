@@ -60,7 +60,7 @@ from .options import ANY_PATH, command_line, common, warn
 )
 @click.option("--epochs", default=30, show_default=True, help="Passes over the larger set.")
 @click.option("--steps", type=int, help="In place of epochs.")
-@click.option("--batch-size", default=128, show_default=True)
+@click.option("--batch-size", type=int, help="64 by few-labels and supervised, else 128.")
 @click.option("--learning-rate", default=0.001, show_default=True, help="Of Adam.")
 @click.option(
     "--schedule", type=click.Choice(["cosine", "constant"]), default="cosine", show_default=True

@@ -12,6 +12,7 @@ from typing import Any
 from birdinv.training.recipes import FEW_LABELS, RECIPES
 
 LABELS = (1, 3, 5, 10)  # labelled recordings of each class
+ROUNDS = (6, 12, 18, 24, 30)  # labelled recordings in all, where they are added round by round
 _ONE = (3,)  # where parts and rivals are compared
 _SUPERVISED = RECIPES["supervised"]
 _RECONSTRUCTION = {"objective": "layer-weighted", "alpha": 1.0, "beta": 0.0}

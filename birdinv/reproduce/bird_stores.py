@@ -15,6 +15,7 @@ from birdinv.reproduce.presets import Preset
 
 # Segments of spoken digits: most takes are shorter than half a second, and none is silent.
 _SETTINGS: dict[str, dict[str, Any]] = {"fsdd": {"segment_s": 0.3, "activity": False}}
+_GROUPS = {"fsdd": "speaker", "bird_kenya6": "author"}
 _FEW = (0.6, 0.1, 0.3)  # the test set large enough to see a difference of some points
 
 
@@ -28,6 +29,10 @@ def bird_store(dataset: str, root: Path, stores: Path, seed: int, preset: Preset
     Raises:
         BirdinvError: the data set is not at hand or not whole.
     """
+    if preset.grouped is not None and preset.grouped != _GROUPS.get(dataset):
+        raise BirdinvError(
+            f"{dataset} does not say the {preset.grouped} of a recording; take another --preset"
+        )
     found = check(dataset, root)
     if not found.whole:
         raise BirdinvError(found.sentence)

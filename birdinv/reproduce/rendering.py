@@ -12,6 +12,7 @@ from typing import Any
 from birdinv.data.manifests import load_manifest
 from birdinv.files import whole_file
 from birdinv.reproduce.ablation import ablation_tables
+from birdinv.reproduce.bird_summary import TABLE, gain_tables, write_summary
 from birdinv.reproduce.cells import Cell, all_cells
 from birdinv.reproduce.collected import (
     Found,
@@ -64,10 +65,13 @@ def cell_line(cell: Cell, result: Mapping[str, Any]) -> str:
 def write_readme(results: Path) -> Path:
     """`results/README.md`, whole or not at all, from the result files below `results`.
 
+    With results of birds, `results/birds-few-labels.json` too.
+
     Files of a table's folder that are no result are named in it with what is wrong. The same
     folder gives the same bytes.
     """
     blocks = [_INTRO, *(block for table in TABLES.values() for block in _section(table, results))]
+    write_summary(results)
     path = results / "README.md"
     with whole_file(path) as file:
         file.write("\n\n".join(blocks) + "\n")
@@ -92,6 +96,8 @@ def _section(table: Table, results: Path) -> list[str]:
     ]
     if table.name == "mnist-ablation":
         blocks += ablation_tables(found)
+    if table.name == TABLE:
+        blocks += gain_tables(found)
     if found:
         blocks.append("\n".join(f"- {line}" for line in _facts(found)))
     for picture in sorted((results / table.name / "figures").glob("*.png")):

@@ -62,6 +62,8 @@ def load_result(cell: Cell, path: Path) -> dict[str, Any]:
             raise BirdinvError(f"{path} has an accuracy of seed {each['seed']} outside 0 to 1")
         if not is_number(each.get("seconds")):
             raise BirdinvError(f"{path} does not say how long seed {each['seed']} took")
+    # Settings that there were not yet when it was made.
+    result["config"] = {**_NEW_SETTINGS, **result["config"]}
     return result
 
 
@@ -90,11 +92,9 @@ def begin_result(cell: Cell, config: TrainConfig, device: str, path: Path) -> di
     if not path.exists():
         return fresh
     result = load_result(cell, path)
-    # Settings that were not there yet did nothing.
-    result["config"] = {**_NEW_SETTINGS, **result["config"]}
     changed = sorted(
         key
-        for key in fresh["config"].keys() | (result["config"].keys() - _NEW_SETTINGS.keys())
+        for key in {*result["config"], *fresh["config"]}
         if result["config"].get(key) != fresh["config"].get(key)
     )
     for library in ("birdinv", "torch"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from birdinv.data.rank_lists import DRAWS
 from birdinv.errors import Interrupted, SettingError
 from birdinv.files import read_csv, read_json
 from birdinv.progress import Progress
+from birdinv.reproduce.bird_choices import WAYS, labelled_so_far
 from birdinv.reproduce.bird_stores import bird_store
 from birdinv.reproduce.cells import Cell
 from birdinv.reproduce.presets import PRESETS
@@ -155,6 +157,15 @@ def _recordings(cell: Cell, root: Path, runs: Path, seed: int) -> Task:
     preset = PRESETS[cell.preset]
     way = seed if preset.splits is None else seed % preset.splits
     store = bird_store(cell.dataset, root, runs / "stores", way, preset)
-    per_group = preset.grouped == "speaker"
-    parts = partition(store, cell.labels, seed, per_group=per_group)
+    if cell.row.name in WAYS and cell.labels is not None:
+        smaller = [n for n in cell.row.published if n is not None and n < cell.labels]
+        before = None
+        if smaller:
+            last = replace(cell, labels=max(smaller))
+            before = runs / cell.table.name / last.name / f"seed-{seed}"
+        only = labelled_so_far(store, cell.row.name, cell.labels, before, seed)
+        parts = partition(store, None, seed, only=only)
+    else:
+        per_group = preset.grouped == "speaker"
+        parts = partition(store, cell.labels, seed, per_group=per_group)
     return recordings_task(store, parts, paced=cell.steps is not None)

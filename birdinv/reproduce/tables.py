@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from birdinv.reproduce import bird_rows
+from birdinv.reproduce.bird_choices import WAYS
+from birdinv.training.recipes import FEW_LABELS
 
 BUDGETS = ("smoke", "cpu", "paper")
 
@@ -296,7 +298,26 @@ TABLES: Mapping[str, Table] = {
                 for name, settings, labels in bird_rows.rows()
             ),
             {"fsdd": (1, 3)},
-            {"smoke": 10, "cpu": 800, "paper": 8000},
+            {"smoke": 10, "cpu": 1000, "paper": 10_000},
+        ),
+        Table(
+            "birds-suggest",
+            "Labels added by suggestion and by chance, six recordings at a time",
+            "in no paper",
+            "accuracy",
+            "bird_kenya6",
+            ("by-recording",),
+            {},
+            {},
+            tuple(
+                Row(
+                    way,
+                    {"network": "bird10", **FEW_LABELS},
+                    dict.fromkeys(bird_rows.ROUNDS),
+                )
+                for way in WAYS
+            ),
+            steps={"smoke": 10, "cpu": 600, "paper": 10_000},
         ),
     )
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +58,18 @@ class Partition:
 
 
 def partition(
-    store: Store, labels_per_class: int | None, seed: int, *, per_group: bool = False
+    store: Store,
+    labels_per_class: int | None,
+    seed: int,
+    *,
+    per_group: bool = False,
+    only: Collection[str] | None = None,
 ) -> Partition:
     """Roles from the splits of the store, with all but `labels_per_class` training labels hidden.
 
     Args:
         per_group: that many of each class and group, such as a speaker.
+        only: the training recordings that keep their label; None = all that may.
 
     Raises:
         BirdinvError: fewer than two classes have a labelled training recording.
@@ -79,6 +85,8 @@ def partition(
         if short:
             few = ", ".join(f"{name} has {n}" for name, n in short.items())
             warnings.append(f"fewer than {labels_per_class} training recordings: {few}")
+    if only is not None:
+        keep &= set(only)
     hidden = frozenset(train) - keep
     labelled = {file: label for file, label in train.items() if file in keep}
     unlabelled = {r.file: "" for r in usable if not r.label and r.split == "train"}

@@ -19,16 +19,22 @@ FEW_LABELS: Mapping[str, Any] = {
     "objective": "layer-weighted",
     "alpha": 1.0,
     "beta": 1.0,
-    "gamma": 6.0,
+    "gamma": 3.0,
     "balance": 0.5,
     "ramp": 1.0,
-    "group_windows": 8,
+    "group_windows": 4,
+    "batch_size": 64,
     "augment": "light",
     "average": 0.99,
 }
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "few-labels": FEW_LABELS,
-    "supervised": {"objective": "supervised", "augment": "light", "average": 0.99},
+    "supervised": {
+        "objective": "supervised",
+        "batch_size": 64,
+        "augment": "light",
+        "average": 0.99,
+    },
 }
 
 
