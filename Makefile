@@ -17,6 +17,7 @@ benchmark: .venv/installed
 	$(BIN)/python benchmarks/birds.py
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/few_labels.py
+	$(BIN)/python benchmarks/recipe.py
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

@@ -17,8 +17,8 @@ from birdinv.prediction.tables import Choice
 from birdinv.progress import Progress
 from birdinv.reporting.page import write_report
 from birdinv.reporting.recordings import view_recording
-from birdinv.training.config import TrainConfig
 from birdinv.training.loop import train
+from birdinv.training.recipes import settle
 from birdinv.training.scoring import evaluate_run
 
 EPOCHS = 16  # of a chorus this small, in well under a minute on one core
@@ -56,10 +56,11 @@ def run_demo(output: Path, *, seed: int, command: str, say: Callable[[str], None
     say("3/6 training on the waveforms, half of each batch unlabelled")
     run = output / "run"
     with Progress("train", "steps", digits=0) as progress:
+        store = Store(output / "store")
         train(
-            Store(output / "store"),
+            store,
             run,
-            TrainConfig(epochs=EPOCHS, seed=seed),
+            settle(store, {"epochs": EPOCHS, "seed": seed})[0],
             device="cpu",
             command=command,
             progress=progress,

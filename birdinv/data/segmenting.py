@@ -18,6 +18,7 @@ from birdinv.data.splits import assign_splits, draw_splits
 from birdinv.errors import BirdinvError, Interrupted, SettingError
 from birdinv.files import require_new, size_of, whole_folder
 from birdinv.progress import Progress
+from birdinv.words import counted
 
 RATES_HZ = (2_000, 384_000)
 
@@ -263,6 +264,18 @@ def _warnings(recordings: Sequence[Recording], usable: Collection[str]) -> list[
     if lost:
         warnings.append(
             f"no usable recording of {', '.join(sorted(lost))}: not a class of the store"
+        )
+    if len(used) > 1 and {r.group for r in used} == {used[0].group} != {""}:
+        warnings.append(
+            f"all labelled recordings are of one group, {used[0].group}: none can be held out from "
+            "training; name another column with --group-column, or none"
+        )
+    known = {r.sha256 for r in used if r.sha256}
+    copies = sum(not r.label and r.file in usable and r.sha256 in known for r in recordings)
+    if copies:
+        warnings.append(
+            f"{counted(copies, 'unlabelled recording')} the same bytes as a labelled one: left out "
+            "of training"
         )
     for split, use in (("valid", "select on"), ("test", "test on")):
         absent = sorted(classes - {r.label for r in used if r.split == split})

@@ -13,6 +13,7 @@ from birdinv.errors import BirdinvError
 from birdinv.reproduce.cells import Cell, all_cells
 from birdinv.reproduce.results import is_number, load_result
 from birdinv.reproduce.tables import Table
+from birdinv.words import counted
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class Found:
         config = self.result.get("config")
         epochs = config.get("epochs") if isinstance(config, dict) else None
         return float(epochs) if is_number(epochs) else self.cell.epochs
+
+    @property
+    def duration(self) -> str:
+        """How long the runs were, as they were set: `12` epochs, `1,000 steps`."""
+        config = self.result.get("config")
+        steps = config.get("steps") if isinstance(config, dict) else None
+        return counted(steps, "step") if type(steps) is int else f"{self.epochs:g}"
 
     def scores(self, split: str) -> dict[int, float]:
         """By seed the accuracy or the error in % of "valid" or "test", where there is one."""

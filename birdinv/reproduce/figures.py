@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from birdinv.errors import BirdinvError
 from birdinv.files import whole_file
+from birdinv.reproduce.bird_figures import label_figures, suggestion_figures
 from birdinv.reproduce.cells import Cell
 from birdinv.reproduce.collected import Found, at_hand, command
 from birdinv.reproduce.learning import (
@@ -31,7 +32,8 @@ def write_figures(
 ) -> list[Path]:
     """Draws what is at hand of the figures of `cells`, as PNG below `results/<table>/figures`.
 
-    A figure is of one data set, number of labels, preset and budget. The same results and runs
+    A figure is of one data set, number of labels, preset and budget; those of few labelled birds
+    are of all numbers of labels. The same results and runs
     give the same bytes.
 
     Args:
@@ -48,6 +50,8 @@ def write_figures(
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         setting = cell.name.replace(f"/{cell.row.name}.", ".")
+        if cell.table.name in _OVER_LABELS:
+            setting = f"{cell.dataset}.{cell.preset}.{cell.budget}"
         groups.setdefault((cell.table.name, setting), []).append(cell)
     paths = []
     for (table, setting), group in groups.items():
@@ -74,7 +78,10 @@ _OF_RESULTS: Mapping[str, tuple[Callable[[Sequence[Cell], Sequence[Found]], Figu
     "ms-table2": (layer_figures, training_figures),
     "ms-table3": (layer_figures, training_figures),
     "mnist-ablation": (ablation_figures,),
+    "birds-few-labels": (label_figures,),
+    "birds-suggest": (suggestion_figures,),
 }
+_OVER_LABELS = ("birds-few-labels", "birds-suggest")  # a figure is of all numbers of labels
 
 
 def _drawn(cells: Sequence[Cell], results: Path, runs: Path, root: Path | None) -> Figures:

@@ -132,7 +132,7 @@ def _line(found: Found) -> Sequence[str]:
     return (
         *(cell.row.name, _labels(cell), published(cell) or "–", mean_std(scores)),
         *(mean_std(list(found.scores("valid").values())), _counted(found.seeds)),
-        *(f"{cell.preset}, {cell.budget}", f"{found.epochs:g}", difference),
+        *(f"{cell.preset}, {cell.budget}", found.duration, difference),
         f"`{command(cell, found.seeds)}`",
     )
 
