@@ -101,7 +101,11 @@ class TrainConfig:
             ("threshold", 0 <= self.threshold <= 1, "a number from 0 to 1"),
             ("ramp", 0 <= self.ramp < math.inf, "a number of epochs from 0"),
             ("group_windows", 0 <= self.group_windows <= 65536, "0 to 65536"),
-            ("group_seconds", 0 < (self.group_seconds or 1) < math.inf, "seconds above 0"),
+            (
+                "group_seconds",
+                self.group_seconds is None or 0 < self.group_seconds < math.inf,
+                "seconds above 0",
+            ),
             ("epochs", 0 < self.epochs < math.inf, "a number above 0"),
             ("steps", self.steps is None or 1 <= self.steps < 2**31, "at least 1"),
             ("check_every", 0 < self.check_every < math.inf, "a number of epochs above 0"),
