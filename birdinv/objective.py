@@ -149,12 +149,12 @@ class Objective(ABC):
             kappa = ramp * weight_at("kappa", self.balance.kappa, step)
             parts.append(kappa * kept if samples.part is None else kappa * samples.part * kept)
         if self.consistency is not None:
-            weight = ramp * weight_at("weight of the consistency", self.consistency.weight, step)
+            weight = weight_at("weight of the consistency", self.consistency.weight, step)
             if _counts(weight):
                 each = self.consistency.each(Pass(model, x, log_probs, view, teacher))
                 mean = samples.mean if self.consistency.of_all else samples.mean_of_unlabelled
                 agreed = mean(each)
-                parts.append(_weighed(weight, agreed))
+                parts.append(_weighed(ramp * weight, agreed))
         watched = (e is not None or agreed is not None) and torch.is_grad_enabled()
         histogram = (
             predicted_classes(logits, samples.unlabelled)

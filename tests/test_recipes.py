@@ -65,7 +65,9 @@ def test_weighted_is_chosen_where_there_is_none(place):
     assert settle(Store(place / "bare"), {}) == (TrainConfig(objective="weighted"), "weighted")
 
 
-@pytest.mark.parametrize(("labels", "name"), [(2, "few-labels"), (4, "few-labels"), (5, "weighted")])
+@pytest.mark.parametrize(
+    ("labels", "name"), [(2, "few-labels"), (4, "few-labels"), (5, "weighted")]
+)
 def test_hidden_labels_are_unlabelled_audio_where_any_is_hidden(place, labels, name):
     for seed in (None, 0, 7):
         given = {"labels_per_class": labels, "seed": seed}
@@ -163,7 +165,9 @@ def test_an_unknown_objective_and_values_out_of_range_are_refused(place):
         ("store", "--objective multiscale --batch-size 32", "multiscale", "multiscale"),
     ],
 )
-def test_the_command_prints_the_objective(birdinv, place, tmp_path, store, options, name, objective):
+def test_the_command_prints_the_objective(
+    birdinv, place, tmp_path, store, options, name, objective
+):
     code, out, err = birdinv(f"train {place / store} -o {tmp_path / 'run'} {QUICK} {options}")
     assert code == 0, err
     assert out.splitlines()[0] == f"objective: {name}"
@@ -214,7 +218,7 @@ def test_what_is_unknown_or_of_no_use_gets_a_sentence(
 ):
     (tmp_path / "birdinv.toml").write_text(toml)
     line = f"train {place / 'store'} -o {tmp_path / 'run'} {QUICK} {options}"
-    found, out, err = birdinv(f"{line} --config {tmp_path}/birdinv.toml")
+    found, _, err = birdinv(f"{line} --config {tmp_path}/birdinv.toml")
     assert "Traceback" not in err and sentence in " ".join(err.replace("│", " ").split())
     assert found == code
     assert not (tmp_path / "run").exists()

@@ -18,7 +18,7 @@ from test_image_training import make_task, pictures
 from birdinv.errors import BirdinvError, Interrupted, SettingError
 from birdinv.networks import build
 from birdinv.progress import Progress
-from birdinv.reproduce import running
+from birdinv.reproduce import bird_stores, running
 from birdinv.reproduce.cells import all_cells, cells
 from birdinv.reproduce.presets import PRESETS
 from birdinv.reproduce.results import add_seed, begin_result, load_result
@@ -287,11 +287,12 @@ def test_every_cell_has_a_network_settings_and_a_name_of_its_own():
     for table in TABLES.values():
         for cell in all_cells(table):
             config = cell.config(3)
-            assert config.seed == 3 and config.epochs == cell.epochs > 0
+            assert config.seed == 3 and config.steps == cell.steps
+            assert cell.steps or config.epochs == cell.epochs > 0
             assert (table.name, cell.name) not in names
             names.add((table.name, cell.name))
             assert cell.budget in BUDGETS and cell.preset in PRESETS
-            if table.name != "inv-figure2":
+            if table.dataset not in ("bird10", "bird_kenya6"):
                 shape = (3, 32, 32) if cell.dataset != "mnist" else (1, 28, 28)
                 with torch.device("meta"):
                     build(config.network, classes=10, shape=shape, **config.options)
@@ -352,7 +353,7 @@ def test_recordings_take_the_same_way(tmp_path, monkeypatch):
     with pytest.raises(BirdinvError, match="bird_kenya6 is not whole in"):
         running.run_cell(cell, [0], **places, device="cpu")
     whole = SimpleNamespace(whole=True, folder=tmp_path / "bird_kenya6")
-    monkeypatch.setattr(running, "check", lambda name, root: whole)
+    monkeypatch.setattr(bird_stores, "check", lambda name, root: whole)
     result = running.run_cell(cell, [0], **places, device="cpu")
     assert result["labels"] is None and 0 <= result["seeds"][0]["test_accuracy"] <= 1
     write_classes(tmp_path / "bird_kenya6", 7)  # other recordings: another store

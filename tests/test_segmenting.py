@@ -538,3 +538,61 @@ def test_two_names_that_export_alike_keep_both_their_segments(tmp_path: Path) ->
     result = segment([tmp_path / "rec"], tmp_path / "store", SETTINGS, export=True)
     files = [path for path in (tmp_path / "store/segments").rglob("*") if path.is_file()]
     assert len(files) == sum(result.segments.values())
+
+
+# ---------------------------------------------------------------- what may be wrong is said
+
+
+def test_copies_among_the_unlabelled_are_counted_and_said(tmp_path: Path) -> None:
+    """Of labelled, validation and test recordings alike; copies of each other are no matter."""
+    recordings = write_classes(tmp_path / "recordings")
+    for i in range(4):
+        (tmp_path / "more").mkdir(exist_ok=True)
+        shutil.copy(recordings / f"wren/wren{i}.wav", tmp_path / f"more/copy{i}.wav")
+    own = write(tmp_path / "more/own.wav", sound(70))
+    shutil.copy(own, tmp_path / "more/own-again.wav")
+    result = segment([recordings], tmp_path / "store", SETTINGS, unlabelled=[tmp_path / "more"])
+    splits = {r.split for r in result.recordings if r.label == "wren"}
+    assert splits == {"train", "valid", "test"}
+    sentence = "4 unlabelled recordings the same bytes as a labelled one: left out of training"
+    assert result.warnings == [sentence]
+    (tmp_path / "more/copy0.wav").unlink()
+    for i in (1, 2):
+        (tmp_path / f"more/copy{i}.wav").unlink()
+    result = segment([recordings], tmp_path / "one", SETTINGS, unlabelled=[tmp_path / "more"])
+    assert result.warnings == [
+        "1 unlabelled recording the same bytes as a labelled one: left out of training"
+    ]
+
+
+def test_unreadable_files_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    recordings = write_classes(tmp_path / "recordings")
+    (recordings / "wren/empty.wav").write_bytes(b"")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/empty.wav").write_bytes(b"")
+    write(tmp_path / "more/own.wav", sound(70))
+    result = segment([recordings], tmp_path / "store", SETTINGS, unlabelled=[tmp_path / "more"])
+    assert result.warnings == []
+
+
+def test_labelled_recordings_of_one_group_alone_cannot_be_split_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    recordings = write_classes(tmp_path / "recordings")
+    files = sorted(path.relative_to(recordings) for path in recordings.rglob("*.wav"))
+
+    def segmented(name: str, author: str, **others: str) -> Segmented:
+        lines = [f"{f},{f.parent.name},{others.get(f.stem, author)}" for f in files]
+        labels = write_table(tmp_path / f"{name}.csv", ["file,label,author", *lines])
+        columns = Columns(group="author")
+        return segment([recordings], tmp_path / name, SETTINGS, labels=labels, columns=columns)
+
+    result = segmented("one", "me")
+    assert {r.split for r in result.recordings} == {"train"}
+    assert result.warnings[0] == (
+        "all labelled recordings are of one group, me: none can be held out from training; name "
+        "another column with --group-column, or none"
+    )
+    for name, author, others in (("two", "me", {"wren0": "you"}), ("none", "", {})):
+        result = segmented(name, author, **others)
+        assert not any("of one group" in text for text in result.warnings)

@@ -31,6 +31,7 @@ from birdinv.training.interrupts import interrupts
 from birdinv.training.learner import Learner, choose_device
 from birdinv.training.loop import train
 from birdinv.training.partition import partition, read_roles
+from birdinv.training.recipes import FEW_LABELS
 from birdinv.training.recordings import recordings_task
 from birdinv.training.scoring import evaluate_run
 
@@ -38,6 +39,7 @@ RATE = 11025
 FILES = ("metrics.csv", "model", "last.pt", "run.json", "split.csv")
 SETTINGS = SegmentSettings(segment_s=0.45, overlap=0.5, sample_rate=RATE, activity=False)
 CONFIG = TrainConfig(epochs=3, batch_size=16, learning_rate=0.003)
+FEW = TrainConfig(**{**FEW_LABELS, "epochs": 3, "batch_size": 16, "labels_per_class": 2})
 
 
 def tones(folder: Path, classes: dict[str, float], count: int, seed: int = 0) -> Path:
@@ -104,6 +106,10 @@ def assert_same(run: Path, expected: Path) -> None:
     assert ours["step"] == theirs["step"]
     for name, tensor in theirs["model"].items():
         assert torch.equal(ours["model"][name], tensor)
+    for part in ("average", "balance"):  # where there is one
+        assert ours.keys() & {part} == theirs.keys() & {part}
+        for name, tensor in theirs.get(part, {}).items():
+            assert torch.equal(ours[part][name], tensor)
     for number, moments in theirs["optimiser"]["state"].items():
         for name, tensor in moments.items():
             assert torch.equal(ours["optimiser"]["state"][number][name], tensor)
@@ -127,13 +133,17 @@ def test_a_run_folder_is_complete(reference, store):
     with open(reference / "metrics.csv", encoding="utf-8") as file:
         assert file.readline().strip().split(",") == [
             *("epoch", "step", "learning_rate"),
-            *("total", "cross_entropy", "entropy", "reconstruction", "train_accuracy"),
+            *("total", "cross_entropy", "entropy", "reconstruction", "balance", "consistency"),
+            *("train_accuracy", "agreement"),
             *("valid_cross_entropy", "valid_accuracy", "valid_recording_accuracy"),
             "seconds",
             *(f"valid_reconstruction_{layer}" for layer in ("input", "block1", "block2", "hidden")),
+            *("unlabelled_high", "unlabelled_low", "unlabelled_noise"),
         ]
     assert [row["epoch"] for row in table] == ["1", "2", "3"]
-    assert all(value for row in table for value in row.values())
+    for row in table:  # the weighted objective has no more terms, and draws no groups
+        empty = {name for name, value in row.items() if not value}
+        assert empty == {"balance", "consistency", "agreement"}
     steps = int(table[0]["step"])
     assert [int(row["step"]) for row in table] == [steps, 2 * steps, 3 * steps]
     model, description = load_model(reference)
@@ -223,6 +233,42 @@ def test_interrupted_at_any_step_and_resumed_is_uninterrupted(reference, store, 
     assert sorted(p.name for p in run.iterdir()) == sorted(FILES)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # so short a run may have its alarms
+@pytest.mark.parametrize(
+    "stops", [[1], [14], [10, 11]], ids=lambda stops: "-".join(map(str, stops))
+)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"balance_memory": 0.9, "ramp": 2.0},
+        {"augment": "strong", "group_windows": 3, "group_seconds": 0.6},
+        {"consistency": "mean-teacher", "consistency_weight": 10.0},
+        {"consistency": "fixmatch", "threshold": 0.4, "augment": "strong"},
+        {"consistency": "vat", "ramp": 1.5},
+        {"class_balanced": False, "objective": "multiscale", "average": 0.0},
+    ],
+    ids=lambda changes: "-".join([*changes][:2]) or "few-labels",
+)
+def test_few_labels_interrupted_and_resumed_is_uninterrupted(store, tmp_path, changes, stops):
+    """Whatever it draws, changes, remembers and averages: 10 steps an epoch."""
+    config = replace(FEW, **changes)
+    train(store, tmp_path / "whole", config, device="cpu")
+    assert rows(tmp_path / "whole")[0]["step"] == "10"
+    run = tmp_path / "run"
+    for i, after in enumerate(stops):
+        with pytest.raises(Interrupted):
+            train(store, run, config, device="cpu", resume=i > 0, progress=Stop(after))
+        assert ("average" in last(run)) == (config.average > 0)
+    torch.manual_seed(5)
+    train(store, run, config, device="cpu", resume=True)
+    assert_same(run, tmp_path / "whole")
+    if config.balance_memory:
+        assert last(run)["balance"]["average"].sum() == pytest.approx(1)
+    if config.consistency != "none":
+        assert all(float(row["consistency"]) >= 0 for row in rows(run))
+
+
 def test_ctrl_c_in_the_last_step_finishes(reference, store, tmp_path):
     train(store, tmp_path / "run", CONFIG, device="cpu", progress=Stop(30))
     assert_same(tmp_path / "run", reference)
@@ -274,7 +320,10 @@ def test_outside_the_main_thread_signals_are_left_alone(store, tmp_path):
 
 
 BIRDINV = [sys.executable, "-c", "from birdinv_cli.main import main; main()"]
-ARGUMENTS = ["--epochs", "3", "--batch-size", "16", "--learning-rate", "0.003", "--device", "cpu"]
+ARGUMENTS = [
+    *("--objective", "weighted", "--epochs", "3", "--batch-size", "16"),
+    *("--learning-rate", "0.003", "--device", "cpu"),
+]
 
 # Slows the steps of a real command down, so that a signal surely comes in the middle of one run.
 SLOWLY = """
@@ -685,3 +734,135 @@ def test_a_split_table_that_was_tampered_with_is_refused(reference, tmp_path, ro
     (run / "split.csv").write_text(f"file,role,label,hidden\n{row}\n", "utf-8")
     with pytest.raises(BirdinvError, match=re.escape(sentence)):
         evaluate_run(run)
+
+
+# ---------------------------------------------------------------- who is learnt from
+
+
+def with_copies(folder: Path) -> Store:
+    """Unlabelled recordings of which some are copies of labelled, validation and test ones."""
+    tones(folder / "in", {"low": 400.0, "high": 1500.0, "noise": 0.0}, 7)
+    tones(folder / "more", {"x": 400.0}, 2, seed=1)
+    for path in (folder / "in" / "low").glob("*.wav"):
+        shutil.copy(path, folder / "more" / f"copy-{path.name}")
+    segment([folder / "in"], folder / "store", SETTINGS, unlabelled=[folder / "more"])
+    return Store(folder / "store")
+
+
+def test_copies_of_labelled_validation_and_test_recordings_are_left_out_and_counted(tmp_path):
+    store = with_copies(tmp_path)
+    split = {r.file: r.split for r in store.recordings if r.label == "low"}
+    assert set(split.values()) == {"train", "valid", "test"}
+    parts = partition(store, None, 0)
+    assert sorted(parts.unlabelled) == ["more/x/0.wav", "more/x/1.wav"]
+    assert sorted(parts.unused) == [f"more/copy-{i}.wav" for i in range(7)]
+    sentence = "7 unlabelled recordings left out: the same bytes as a labelled one"
+    assert parts.warnings == (sentence,)
+    result = train(store, tmp_path / "run", replace(CONFIG, epochs=1), device="cpu")
+    assert result.warnings == (sentence,) and info(tmp_path / "run")["warnings"] == [sentence]
+    assert info(tmp_path / "run")["counts"]["unlabelled_recordings"] == 2
+
+
+def test_a_copy_of_a_recording_whose_label_is_hidden_tells_nothing_and_stays(tmp_path):
+    store = with_copies(tmp_path)
+    parts = partition(store, 2, 0)
+    bytes_of = {r.file: r.sha256 for r in store.recordings}
+    known = {bytes_of[file] for file in (*parts.labelled, *parts.valid, *parts.test)}
+    assert not known & {bytes_of[file] for file in parts.unlabelled}
+    low = [file for file, label in parts.labelled.items() if label == "low"]
+    assert len(low) == 2
+    assert sum("copy" in file for file in parts.unlabelled) == 7 - 2 - 1 - 1
+    assert parts.warnings == ("4 unlabelled recordings left out: the same bytes as a labelled one",)
+
+
+def test_the_command_says_how_many_copies_it_leaves_out(tmp_path):
+    with_copies(tmp_path)
+    arguments = ["train", str(tmp_path / "store"), "-o", str(tmp_path / "run"), *ARGUMENTS]
+    done = subprocess.run(
+        [*BIRDINV, *arguments, "--steps", "1"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    sentence = "birdinv: note: 7 unlabelled recordings left out: the same bytes as a labelled one\n"
+    assert sentence in done.stderr
+
+
+def test_one_copy_is_one_recording(tmp_path):
+    tones(tmp_path / "in", {"low": 400.0, "high": 1500.0}, 3)
+    shutil.copytree(tmp_path / "in" / "low", tmp_path / "more")
+    for path in sorted((tmp_path / "more").iterdir())[1:]:
+        path.unlink()
+    segment([tmp_path / "in"], tmp_path / "store", SETTINGS, unlabelled=[tmp_path / "more"])
+    assert partition(Store(tmp_path / "store"), None, 0).warnings == (
+        "1 unlabelled recording left out: the same bytes as a labelled one",
+    )
+
+
+def test_fewer_labelled_recordings_than_asked_for_are_named(store, tmp_path):
+    config = replace(CONFIG, epochs=1, labels_per_class=6)
+    result = train(store, tmp_path / "run", config, device="cpu")
+    sentence = "fewer than 6 training recordings: high has 5, low has 5, noise has 5"
+    assert result.warnings == (sentence,)
+    assert len(read_roles(tmp_path / "run")["labelled"]) == 15
+
+
+def test_one_labelled_recording_in_all_is_refused_with_a_sentence(tmp_path):
+    tones(tmp_path / "in", {"low": 400.0}, 1)
+    tones(tmp_path / "more", {"x": 900.0}, 3)
+    segment([tmp_path / "in"], tmp_path / "store", SETTINGS, unlabelled=[tmp_path / "more"])
+    for labels in (None, 1):
+        with pytest.raises(
+            BirdinvError, match=r"at least two classes, and .* has only low; segment recordings of"
+        ):
+            partition(Store(tmp_path / "store"), labels, 0)
+    segment([], tmp_path / "none", SETTINGS, unlabelled=[tmp_path / "more"])
+    with pytest.raises(BirdinvError, match=r"at least two classes, and .* has none; segment"):
+        partition(Store(tmp_path / "none"), None, 0)
+
+
+def test_only_those_that_are_named_keep_their_label(store):
+    everyone = partition(store, None, 0)
+    low, high = (
+        [file for file, label in everyone.labelled.items() if label == name]
+        for name in ("low", "high")
+    )
+    named = [low[0], high[0], high[1], *everyone.valid, "no such recording"]
+    parts = partition(store, None, 0, only=named)
+    assert parts.labelled == {low[0]: "low", high[0]: "high", high[1]: "high"}
+    assert (parts.valid, parts.test) == (everyone.valid, everyone.test)
+    assert parts.hidden == everyone.labelled.keys() - parts.labelled.keys()
+    assert set(parts.unlabelled) == {*everyone.unlabelled, *parts.hidden}
+    assert parts.warnings == ("no labelled training recording of noise: it will not be recognised",)
+    both = partition(store, 2, 0, only=low + high)  # no more than both ways of asking leave
+    assert both.labelled.keys() == partition(store, 2, 0).labelled.keys() & {*low, *high}
+    with pytest.raises(BirdinvError, match="has only low"):
+        partition(store, None, 0, only=low)
+
+
+def test_so_many_labels_of_each_class_and_group(tmp_path):
+    """Two speakers of each class in training: two labels of each are four, not two."""
+    root = tones(tmp_path / "in", {"low": 400.0, "high": 1500.0}, 9)
+    lines = [
+        f"{path.relative_to(root)},{path.parent.name},speaker{int(path.stem) % 3}"
+        for path in sorted(root.rglob("*.wav"))
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,group", *lines]))
+    segment(
+        [root],
+        tmp_path / "store",
+        replace(SETTINGS, fractions=(0.67, 0.0, 0.33)),
+        labels=tmp_path / "labels.csv",
+    )
+    store = Store(tmp_path / "store")
+    group = {r.file: r.group for r in store.recordings}
+    for seed in (0, 1):
+        parts = partition(store, 2, seed, per_group=True)
+        counts: dict = {}
+        for file, label in parts.labelled.items():
+            counts[label, group[file]] = counts.get((label, group[file]), 0) + 1
+        assert len(counts) == 4 and set(counts.values()) == {2}
+    draws = {tuple(partition(store, 2, seed, per_group=True).labelled) for seed in range(5)}
+    assert len(draws) > 1
+    assert len(partition(store, 2, 0).labelled) == 4
+    (first, *_) = partition(store, 4, 0, per_group=True).warnings
+    assert first.startswith("fewer than 4 training recordings: high of speaker")
+    assert first.count(" has 3") == 4

@@ -125,16 +125,16 @@ def predicted_shares(metrics: Sequence[Mapping[str, str]], classes: Sequence[str
     if not there.any():
         raise ValueError("metrics holds no shares of classes")
     epochs, shares = epochs[there], 100 * shares[:, there]
-    legend = math.ceil(len(classes) / 3)
-    figure = Figure(figsize=(_WIDTH, 2.6 + 0.22 * legend), layout="constrained")
+    lines = math.ceil(len(classes) / 3)  # of the legend
+    figure = Figure(figsize=(_WIDTH, 2.6 + 0.22 * lines), layout="constrained")
     axis = figure.subplots()
     width = np.diff(epochs).min() if len(epochs) > 1 else 1.0
     bottom = np.zeros(len(epochs))
-    for i, (name, share) in enumerate(zip(classes, shares, strict=True)):
+    for i, share in enumerate(shares):
         hatch = ("", "//", "..", "xx")[i // len(_COLOURS) % 4]  # more classes than colours
         axis.bar(
             epochs, share, width, bottom=bottom, color=_COLOURS[i % len(_COLOURS)], hatch=hatch,
-            edgecolor="white", linewidth=0.4, label=name[:24],
+            edgecolor="white", linewidth=0.4, label=str(i),
         )  # fmt: skip
         bottom += share
     axis.set_ylim(0, 100)
@@ -142,10 +142,12 @@ def predicted_shares(metrics: Sequence[Mapping[str, str]], classes: Sequence[str
     axis.set_ylabel("Unlabelled (%)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(
+    legend = axis.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, frameon=False,
         borderaxespad=0.2, columnspacing=1.2,
     )  # fmt: skip
+    for text, name in zip(legend.get_texts(), classes, strict=True):
+        text.set(text=_printable(name, 24), parse_math=False)  # a label may not begin with _
     return figure
 
 

@@ -45,7 +45,7 @@ def rows() -> Iterator[tuple[str, dict[str, Any], tuple[int, ...]]]:
     for name, change in changes.items():
         yield name, {**few, **change}, _ONE
     for name, rival in _RIVALS.items():
-        ramp = {"ramp": FEW_LABELS["ramp"]}
+        ramp = {name: FEW_LABELS[name] for name in ("ramp", "enough")}
         yield name, {**_SUPERVISED, **ramp, **rival}, _ONE
         both = {**_SUPERVISED, **ramp, **_RECONSTRUCTION, "gamma": FEW_LABELS["gamma"], **rival}
         yield f"{name}-and-reconstruction", both, _ONE

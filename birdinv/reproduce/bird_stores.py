@@ -68,11 +68,11 @@ def _labels(
         stores.mkdir(parents=True, exist_ok=True)
         names = sorted(path.name for path in folder.rglob("*_*_*.*"))
         rows = [
-            dict(zip(("label", "group"), name.split("_"), strict=False)) | {"file": name}
+            dict(zip(("label", "speaker"), name.split("_"), strict=False)) | {"file": name}
             for name in names
         ]
-        write_csv(stores / "fsdd.csv", ["file", "label", "group"], rows)
-        return stores / "fsdd.csv", Columns(group="group")
+        write_csv(stores / "fsdd.csv", ["file", "label", "speaker"], rows)
+        return stores / "fsdd.csv", Columns(group=preset.grouped)
     if preset.grouped is None:
         return None, Columns()
     return folder / "metadata.csv", Columns("filename", "primary_label", preset.grouped)

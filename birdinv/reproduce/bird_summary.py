@@ -81,8 +81,6 @@ def write_summary(results: Path) -> Path | None:
     split by recordist, and spoken digits split by speaker, are below their preset's name.
     """
     found = [s for s in settings_of(collect(TABLES[TABLE], results)[0]) if s.budget == "cpu"]
-    if not found:
-        return None
     summary: dict[str, Any] = {}
     for setting in found:
         if not setting.gains(OURS, "recording"):
@@ -90,6 +88,8 @@ def write_summary(results: Path) -> Path | None:
         usual = (setting.dataset, setting.preset) == (TABLES[TABLE].dataset, "by-recording")
         place = summary if usual else summary.setdefault(setting.preset, {})
         place[str(setting.labels)] = _entry(setting)
+    if not summary:
+        return None
     path = results / f"{TABLE}.json"
     write_json(path, summary)
     return path

@@ -27,6 +27,7 @@ _NEW_SETTINGS = {
     "consistency_weight": 1.0,
     "threshold": 0.95,
     "ramp": 0.0,
+    "enough": 0.0,
     "steps": None,
 }
 LOCKED_S = 10.0  # far longer than reading and writing a result takes

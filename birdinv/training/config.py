@@ -62,6 +62,7 @@ class TrainConfig:
     consistency_weight: float = 1.0
     threshold: float = 0.95  # of pseudo-labels and FixMatch: the latter's own
     ramp: float = 0.0  # epochs over which entropy, balance and consistency come in
+    enough: float = 0.0  # unlabelled recordings a labelled one from which on these count in full
     labels_per_class: int | None = None  # of recordings; None = keep every label
     epochs: float = 30
     steps: int | None = None  # in place of epochs
@@ -99,6 +100,7 @@ class TrainConfig:
             ("balance_memory", 0 <= self.balance_memory < 1, "a fraction from 0 to below 1"),
             ("consistency_weight", 0 <= self.consistency_weight < math.inf, "a number from 0"),
             ("threshold", 0 <= self.threshold <= 1, "a number from 0 to 1"),
+            ("enough", 0 <= self.enough < math.inf, "a number from 0"),
             ("ramp", 0 <= self.ramp < math.inf, "a number of epochs from 0"),
             ("group_windows", 0 <= self.group_windows <= 65536, "0 to 65536"),
             (
@@ -127,17 +129,22 @@ class TrainConfig:
                 option = "--" + name.replace("_", "-")
                 raise SettingError(f"{option} is {getattr(self, name)}; give {expected}")
 
-    def make_objective(self, steps_per_epoch: int, layers: int) -> Objective:
+    def make_objective(
+        self, steps_per_epoch: int, layers: int, unlabelled: float = math.inf
+    ) -> Objective:
         """The objective (INV 10 and 11, MS 6 and 8) these settings name, or an ablation of it.
 
         Args:
             layers: how many the network has, the logits aside.
+            unlabelled: how many unlabelled recordings there are for each labelled one. Where they
+                are few, their classes are seldom as balanced as those of the labelled ones.
         """
         ramp = round(self.ramp * steps_per_epoch)
+        full = min(1.0, unlabelled / self.enough) if self.enough else 1.0
         shared: dict[str, Any] = {
             "balance": Balance(self.balance, memory=self.balance_memory) if self.balance else None,
             "consistency": CONSISTENCIES[self.consistency](self),
-            "ramp": linear(0.0, 1.0, ramp) if ramp else 1.0,
+            "ramp": linear(0.0, full, ramp) if ramp else full,
         }
         if self.objective == "supervised":
             return WeightedObjective(alpha=1.0, beta=0.0, **shared)

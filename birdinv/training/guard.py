@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from birdinv.audio.store import Store
-from birdinv.errors import BirdinvError
+from birdinv.errors import BirdinvError, Interrupted
 from birdinv.files import read_csv, read_json, require_new, whole_folder, write_json
 from birdinv.progress import Progress
 from birdinv.training.config import TrainConfig
@@ -17,6 +17,7 @@ from birdinv.training.epochs import best_row
 from birdinv.training.loop import Trained, train_task
 from birdinv.training.partition import partition
 from birdinv.training.recordings import recordings_task
+from birdinv.training.task import Task
 
 SIDES = ("supervised", "semi-supervised")
 _KEPT_FILES = ("split.csv", "metrics.csv")
@@ -68,20 +69,22 @@ def train_guarded(
             "--guard compares training with and without unlabelled recordings, and this run uses "
             "none; leave --guard out"
         )
-    if not resume:
+    if resume:
+        _require_guarded(run)
+    else:
         require_new(run, "run", hint=", or go on with this one by --resume")
     trained: dict[str, Trained] = {}
+    task = recordings_task(store, parts, config.group_seconds, paced=True)
     for side, settings in zip(SIDES, (_supervised(config), config), strict=True):
         folder = run / side
-        done = resume and _finished(folder)
-        if done:
+        if resume and _finished(folder, task, settings):
             rows = read_csv(folder / "metrics.csv")[1]
-            trained[side] = Trained(rows, best_row(rows) or 0, ())
+            trained[side] = Trained(rows, best_row(rows) or 0, parts.warnings)
             continue
         bar = progress(side) if progress else None
         try:
             trained[side] = train_task(
-                recordings_task(store, parts, config.group_seconds, paced=True),
+                task,
                 folder,
                 settings,
                 device=device,
@@ -89,6 +92,11 @@ def train_guarded(
                 command=command,
                 progress=bar,
             )
+        except Interrupted as stop:
+            raise Interrupted(
+                f"the {side} run: interrupted; the state is saved, go on with --guard --resume "
+                f"-o {run}"
+            ) from stop
         finally:
             if bar is not None:
                 bar.close()
@@ -105,9 +113,33 @@ def _supervised(config: TrainConfig) -> TrainConfig:
     )
 
 
-def _finished(folder: Path) -> bool:
+def _require_guarded(run: Path) -> None:
+    """Raises where `run` is none that was begun with --guard."""
+    if not run.is_dir():
+        raise BirdinvError(f"{run} does not exist; expected a run begun with --guard")
+    if (run / "run.json").exists() and "guard" not in read_json(run / "run.json", "a run"):
+        raise BirdinvError(
+            f"{run} was begun without --guard; leave that out, or give -o a new folder"
+        )
+
+
+def _finished(folder: Path, task: Task, config: TrainConfig) -> bool:
+    """Whether a run has come to its end.
+
+    Raises:
+        BirdinvError: it has, with other settings or on other data.
+    """
     path = folder / "run.json"
-    return path.exists() and read_json(path, "a run").get("outcome") == "finished"
+    info = read_json(path, "a run") if path.exists() else {}
+    if info.get("outcome") != "finished":
+        return False
+    same = {"config": config.to_dict(), **task.identity}
+    if any(info.get(key) != value for key, value in same.items()):
+        raise BirdinvError(
+            f"{folder} was trained with other settings, or on another store than {task.origin}; "
+            "resume with the same ones, or give -o a new folder"
+        )
+    return True
 
 
 def _merit(row: dict[str, str]) -> tuple[float, float]:
@@ -126,5 +158,8 @@ def _keep(run: Path, kept: str, best: dict[str, dict[str, str]]) -> None:
         shutil.copytree(run / kept / "model", folder, dirs_exist_ok=True)
     info: dict[str, Any] = read_json(run / kept / "run.json", "a run")
     columns = ("epoch", "valid_accuracy", "valid_recording_accuracy", "valid_cross_entropy")
-    numbers = {side: {name: row[name] for name in columns} for side, row in best.items()}
+    numbers = {
+        side: {name: float(row[name]) if row[name] else None for name in columns}
+        for side, row in best.items()
+    }
     write_json(run / "run.json", {**info, "guard": {"kept": kept, **numbers}})

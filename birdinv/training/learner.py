@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from birdinv.data.batches import TrainingBatches
+from birdinv.data.batches import Source, TrainingBatches
 from birdinv.errors import BirdinvError
 from birdinv.networks import build
 from birdinv.networks.saved import Description
@@ -63,6 +63,7 @@ class Learner:
         self._objective = config.make_objective(
             self._batches.steps_per_epoch,
             len(self.model.layers),  # type: ignore[arg-type]  # all our networks have them
+            _how_many(task.unlabelled) / max(1, _how_many(task.labelled)),
         )
         self._objective.watch = None  # the run says it itself, with the classes' names
         self._classes = task.classes
@@ -154,6 +155,11 @@ class Learner:
             f"into a new folder with a smaller --learning-rate than {self._config.learning_rate:g}"
             f"{beta}"
         )
+
+
+def _how_many(samples: Source) -> int:
+    """Recordings, or images."""
+    return len(np.unique(samples.recordings))
 
 
 def choose_device(name: str) -> torch.device:

@@ -127,7 +127,14 @@ def _without_copies(store: Store, unlabelled: dict[str, str]) -> tuple[dict[str,
     bytes_of = {r.file: r.sha256 for r in store.recordings}
     known = {r.sha256 for r in store.recordings if r.sha256 and r.file not in unlabelled}
     kept = {file: "" for file in unlabelled if bytes_of[file] not in known}
-    return kept, len(unlabelled) - len(kept)
+    # Copies of validation and test recordings are on their side already.
+    named = {r.sha256 for r in store.recordings if r.sha256 and r.label}
+    aside = sum(
+        not r.label and r.split != "train" and r.sha256 in named
+        for r in store.recordings
+        if store.spans.get(r.file)
+    )
+    return kept, len(unlabelled) - len(kept) + aside
 
 
 def read_roles(run: Path) -> dict[str, dict[str, str]]:

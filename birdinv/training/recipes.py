@@ -22,6 +22,7 @@ FEW_LABELS: Mapping[str, Any] = {
     "gamma": 3.0,
     "balance": 0.5,
     "ramp": 1.0,
+    "enough": 3.0,
     "group_windows": 4,
     "batch_size": 64,
     "augment": "light",
