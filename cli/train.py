@@ -29,6 +29,12 @@ from .options import ANY_PATH, command_line, common, warn
 @click.option("--balance", type=float, help="Weight that keeps classes from emptying.")
 @click.option("--ramp", type=float, help="Epochs over which entropy and balance come in.")
 @click.option(
+    "--enough",
+    type=float,
+    metavar="N",
+    help="Entropy and balance count less with fewer than N unlabelled recordings a labelled one.",
+)
+@click.option(
     "--group-windows",
     type=int,
     help="Windows of one unlabelled recording in a batch, which are to agree.",
@@ -46,6 +52,9 @@ from .options import ANY_PATH, command_line, common, warn
     help="What another method asks of unlabelled audio, on top of the objective.",
 )
 @click.option("--consistency-weight", type=float, help="How much it counts.")
+@click.option(
+    "--threshold", type=float, help="pseudo-labels, fixmatch: the least sure answer to learn from."
+)
 @click.option(
     "--class-balanced/--as-they-come",
     default=True,

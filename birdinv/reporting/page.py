@@ -110,7 +110,7 @@ def write_report(run: Path, *, recordings: Sequence[RecordingView] = ()) -> Path
         f'<p class="warn">{outcome}</p>' if outcome else "",
         *(f"<h2>{heading}</h2>{_shown(_evaluation, path)}" for heading, path in evaluations),
         "" if evaluations else "<h2>Results</h2><p>No evaluation yet: run birdinv eval first.</p>",
-        f"<h2>How training went</h2>{_alarms(facts)}{_shown(_training, run / 'metrics.csv')}",
+        f"<h2>How training went</h2>{_guard(facts)}{_alarms(facts)}{_shown(_training, run / 'metrics.csv')}",
         "<h2>Recordings</h2>",
         *(f"<h3>{escaped(view.name)}</h3>{_shown(_recording, view)}" for view in recordings),
         "" if recordings else "<p>No recording was given to this page.</p>",
@@ -211,6 +211,27 @@ def _training(path: Path) -> str:
         alt = "What unlabelled samples were taken for"
         parts.append(f"<h3>{alt}</h3>{picture_of(shares, alt, _SHARES_NOTE)}")
     return "".join(parts)
+
+
+def _guard(facts: Mapping[str, Any]) -> str:
+    """Both sides of a guarded run on validation, and which one this page is about."""
+    guard = mapping(facts.get("guard"))
+    sides = {side: mapping(row) for side, row in guard.items() if side != "kept"}
+    if not sides:
+        return ""
+    columns = {"valid_recording_accuracy": "Recordings", "valid_accuracy": "Segments"}
+    rows = [
+        (
+            f"{side} (kept)" if side == guard.get("kept") else side,
+            *(number(row.get(column), percent=True) for column in columns),
+        )
+        for side, row in sides.items()
+    ]
+    table = table_of(rows, head=("Trained", *columns.values()))
+    return (
+        "<p>Trained with and without the unlabelled recordings; what named more validation "
+        f"recordings right was kept, and all else on this page is about that one.</p>{table}"
+    )
 
 
 def _alarms(facts: Mapping[str, Any]) -> str:

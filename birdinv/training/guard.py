@@ -162,4 +162,6 @@ def _keep(run: Path, kept: str, best: dict[str, dict[str, str]]) -> None:
         side: {name: float(row[name]) if row[name] else None for name in columns}
         for side, row in best.items()
     }
+    said = [read_json(run / side / "run.json", "a run").get("alarms") or [] for side in SIDES]
+    info["alarms"] = [text for texts in said for text in texts]
     write_json(run / "run.json", {**info, "guard": {"kept": kept, **numbers}})
