@@ -94,7 +94,13 @@ def accuracy(scratch: Path) -> dict[str, Any]:
         for labels in (None, 3):
             for name, settings in OBJECTIVES.items():
                 run = scratch / f"run-{seed}-{labels}-{settings['objective']}"
-                config = TrainConfig(**settings, labels_per_class=labels, epochs=EPOCHS, seed=seed)
+                config = TrainConfig(
+                    class_balanced=False,
+                    **settings,
+                    labels_per_class=labels,
+                    epochs=EPOCHS,
+                    seed=seed,
+                )
                 if not config.uses_unlabelled:
                     config = same_steps(Store(store), config)
                 started = time.perf_counter()

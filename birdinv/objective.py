@@ -74,6 +74,11 @@ class Objective(ABC):
             raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
         if balance is not None and not isinstance(balance, Balance):
             balance = Balance(balance)
+        if consistency is not None and not isinstance(consistency, Consistency):
+            raise TypeError(
+                f"consistency is a {type(consistency).__name__}; expected one of "
+                "birdinv.consistency, such as MeanTeacher()"
+            )
         self.reduction, self.distance, self.exact = reduction, distance, exact
         self.balance, self.consistency, self.ramp = balance, consistency, ramp
         self.watch: ClassWatch | None = ClassWatch()

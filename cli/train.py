@@ -27,12 +27,13 @@ from .options import ANY_PATH, command_line, common, warn
 )
 @click.option("--gamma", type=float, help="few-labels, layer-weighted: reconstruction.")
 @click.option("--balance", type=float, help="Weight that keeps classes from emptying.")
-@click.option("--ramp", type=float, help="Epochs over which entropy and balance come in.")
+@click.option("--ramp", type=float, help="Epochs over which entropy, balance, consistency come in.")
 @click.option(
     "--enough",
     type=float,
     metavar="N",
-    help="Entropy and balance count less with fewer than N unlabelled recordings a labelled one.",
+    help="With fewer than N unlabelled recordings a labelled one, what --ramp brings in counts "
+    "less; 0 = never.",
 )
 @click.option(
     "--group-windows",
@@ -67,8 +68,13 @@ from .options import ANY_PATH, command_line, common, warn
     metavar="N",
     help="Hide the labels of all but N recordings of each class.",
 )
-@click.option("--epochs", default=30, show_default=True, help="Passes over the larger set.")
-@click.option("--steps", type=int, help="In place of epochs.")
+@click.option("--epochs", type=int, help="Passes over the larger set; 30, or in place of --steps.")
+@click.option("--steps", type=int, help="Batches; 1000 by few-labels and supervised.")
+@click.option(
+    "--keep",
+    type=click.Choice(["best", "last"]),
+    help="Weights: best on validation, or last; few-labels and supervised: last.",
+)
 @click.option("--batch-size", type=int, help="64 by few-labels and supervised, else 128.")
 @click.option("--learning-rate", default=0.001, show_default=True, help="Of Adam.")
 @click.option(
@@ -104,6 +110,7 @@ def command(
     from birdinv.training.guard import train_guarded
     from birdinv.training.loop import train
     from birdinv.training.recipes import settle
+    from birdinv.words import counted
 
     opened = Store(store)
     config, recipe = settle(opened, settings)
@@ -119,13 +126,14 @@ def command(
         for side, row in guarded.rows.items():
             kept = ", kept" if side == guarded.kept else ""
             click.echo(f"{side}: {_accuracy(row)}{kept}")
+        click.echo(f"judged on {counted(guarded.judges, 'validation recording')}")
     else:
         with bar("train") as progress:
             result = train(opened, output, config, progress=progress, **how)
     for text in result.warnings:
         warn(text)
     best = result.rows[result.best_row - 1]
-    click.echo(f"epoch {best['epoch']} of {result.rows[-1]['epoch']} is kept")
+    click.echo(f"step {best['step']} of {result.rows[-1]['step']} is kept")
     if best["valid_accuracy"]:
         click.echo(_accuracy(best))
     click.echo(f"run: {output}\nreport: {write_report(output)}")

@@ -12,9 +12,10 @@ from birdinv.audio.store import Store
 
 
 class Background:
-    """Stretches of training recordings in which nothing was heard, as long as a segment.
+    """Stretches of training recordings that nothing is learnt from, as long as a segment.
 
-    They are the gaps between spans, and the segments of classes that stand for no bird.
+    They are the gaps between spans, in which nothing was heard, or of a recording with annotated
+    stretches what was not annotated, and the segments of classes that stand for no bird.
 
     Args:
         store: where the samples are.

@@ -274,8 +274,8 @@ def _warnings(recordings: Sequence[Recording], usable: Collection[str]) -> list[
     copies = sum(not r.label and r.file in usable and r.sha256 in known for r in recordings)
     if copies:
         warnings.append(
-            f"{counted(copies, 'unlabelled recording')} the same bytes as a labelled one: left out "
-            "of training"
+            f"left out of training: {counted(copies, 'unlabelled recording')} with the same bytes "
+            "as a labelled one"
         )
     for split, use in (("valid", "select on"), ("test", "test on")):
         absent = sorted(classes - {r.label for r in used if r.split == split})

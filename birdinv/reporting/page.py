@@ -217,7 +217,7 @@ def _training(path: Path) -> str:
 def _guard(facts: Mapping[str, Any]) -> str:
     """Both sides of a guarded run on validation, and which one this page is about."""
     guard = mapping(facts.get("guard"))
-    sides = {side: mapping(row) for side, row in guard.items() if side != "kept"}
+    sides = {side: mapping(row) for side, row in guard.items() if isinstance(row, Mapping)}
     if not sides:
         return ""
     columns = {"valid_recording_accuracy": "Recordings", "valid_accuracy": "Segments"}
@@ -230,8 +230,10 @@ def _guard(facts: Mapping[str, Any]) -> str:
     ]
     table = table_of(rows, head=("Trained", *columns.values()))
     return (
-        "<p>Trained with and without the unlabelled recordings; what named more validation "
-        f"recordings right was kept, and all else on this page is about that one.</p>{table}"
+        "<p>Trained with and without the unlabelled recordings, and judged on "
+        f"{counted(guard.get('recordings'), 'validation recording')}: what named more of them "
+        "right was kept, of equals what named more segments right. All else on this page is about "
+        f"that one. A difference of one recording may be chance.</p>{table}"
     )
 
 

@@ -29,6 +29,7 @@ _NEW_SETTINGS = {
     "ramp": 0.0,
     "enough": 0.0,
     "steps": None,
+    "keep": "best",
 }
 LOCKED_S = 10.0  # far longer than reading and writing a result takes
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from birdinv.reproduce import bird_rows
 from birdinv.reproduce.bird_choices import WAYS
-from birdinv.training.recipes import FEW_LABELS
 
 BUDGETS = ("smoke", "cpu", "paper")
 
@@ -312,7 +311,7 @@ TABLES: Mapping[str, Table] = {
             tuple(
                 Row(
                     way,
-                    {"network": "bird10", **FEW_LABELS},
+                    {"network": "bird10", **bird_rows.ours()},
                     dict.fromkeys(bird_rows.ROUNDS),
                 )
                 for way in WAYS

@@ -14,10 +14,11 @@ SHARES = (
 EMPTY = 0.05  # of its fair share, 1/K: a class with less than that has emptied
 LOOKS = 3  # rows after which a class that never had more is named too
 FALL = 0.15  # of the accuracy on labelled training samples, from its highest
+WORSE = 0.1  # of the accuracy on validation samples, likewise
 
 
 def alarms(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> dict[str, str]:
-    """What the last row gives reason to say: a sentence for each class, and for "" all of them."""
+    """What the last row gives reason to say: a sentence for each class, and two for all of them."""
     found: dict[str, str] = {}
     if not rows:
         return found
@@ -44,6 +45,13 @@ def alarms(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> dict[st
             f"the labelled samples are named right less often than before, {known[-1]:.1%} at "
             f"epoch {epoch} and up to {max(known):.1%} earlier: the unlabelled ones may be of "
             "other classes; give --guard, or a longer --ramp"
+        )
+    judged = [float(row["valid_accuracy"]) for row in rows if row["valid_accuracy"]]
+    if judged and judged[-1] < max(judged) - WORSE:
+        found["validation"] = (
+            f"validation segments are named right less often than before, {judged[-1]:.1%} at "
+            f"epoch {epoch} and up to {max(judged):.1%} earlier; compare with --guard, or --keep "
+            "best"
         )
     return found
 

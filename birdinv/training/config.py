@@ -74,6 +74,7 @@ class TrainConfig:
     augment: str = "none"  # the papers change no recording
     learning_rate: float = 0.001  # Adam's own default; INV does not state one for birds
     schedule: str = "cosine"  # to zero over all epochs: the last epochs stop jumping about
+    keep: str = "best"  # on validation; "last" where that has too few recordings to choose by
     patience: int = 10  # validations without a better accuracy before stopping
     dropout: float | None = None  # None = the network's own: 0.5 in bird10 (INV A.2)
     average: float = 0.0  # decay of the moving average of the weights that is judged and kept
@@ -113,6 +114,7 @@ class TrainConfig:
             ("check_every", 0 < self.check_every < math.inf, "a number of epochs above 0"),
             ("batch_size", 2 <= self.batch_size <= 65536, "2 to 65536"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
+            ("keep", self.keep in ("best", "last"), "best or last"),
             ("patience", self.patience >= 1, "at least 1"),
             ("dropout", 0 <= (self.dropout or 0) < 1, "a fraction from 0 to below 1"),
             ("average", 0 <= self.average < 1, "a fraction from 0 to below 1"),

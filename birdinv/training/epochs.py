@@ -75,13 +75,13 @@ def valid_cells(model: nn.Module, valid: Source, device: torch.device) -> dict[s
     }
 
 
-def best_row(rows: Sequence[Mapping[str, str]]) -> int | None:
+def best_row(rows: Sequence[Mapping[str, str]], keep: str = "best") -> int | None:
     """Number, from 1, of the row whose weights to keep; None before there is one.
 
     The best validation accuracy per sample counts, of equal ones the lower cross-entropy; without
-    validation it is the last row.
+    validation, or if the last is to be kept, it is the last row.
     """
-    if not rows or not rows[-1]["valid_accuracy"]:
+    if not rows or not rows[-1]["valid_accuracy"] or keep == "last":
         return len(rows) or None
     return 1 + max(
         range(len(rows)),
@@ -89,9 +89,9 @@ def best_row(rows: Sequence[Mapping[str, str]]) -> int | None:
     )
 
 
-def stops_early(rows: Sequence[Mapping[str, str]], patience: int) -> bool:
-    """Whether `patience` validations have passed since the best one."""
-    return len(rows) - (best_row(rows) or 0) >= patience
+def stops_early(rows: Sequence[Mapping[str, str]], patience: int, keep: str = "best") -> bool:
+    """Whether `patience` validations have passed since the best one; never if the last is kept."""
+    return len(rows) - (best_row(rows, keep) or 0) >= patience and keep == "best"
 
 
 def note(rows: Sequence[Mapping[str, str]]) -> str:

@@ -25,9 +25,13 @@ _KEPT_FILES = ("split.csv", "metrics.csv")
 
 @dataclass(frozen=True)
 class Guarded:
-    """How the two runs ended: the name of the one that was kept, and the best rows of both."""
+    """How the two runs ended: the name of the one that was kept, and the kept rows of both.
+
+    `judges` is how many validation recordings they were judged on.
+    """
 
     kept: str
+    judges: int
     rows: dict[str, dict[str, str]]
     trained: Trained
 
@@ -79,7 +83,7 @@ def train_guarded(
         folder = run / side
         if resume and _finished(folder, task, settings):
             rows = read_csv(folder / "metrics.csv")[1]
-            trained[side] = Trained(rows, best_row(rows) or 0, parts.warnings)
+            trained[side] = Trained(rows, best_row(rows, config.keep) or 0, parts.warnings)
             continue
         bar = progress(side) if progress else None
         try:
@@ -102,8 +106,8 @@ def train_guarded(
                 bar.close()
     best = {side: one.rows[one.best_row - 1] for side, one in trained.items()}
     kept = max(reversed(SIDES), key=lambda side: _merit(best[side]))
-    _keep(run, kept, best)
-    return Guarded(kept, best, trained[kept])
+    _keep(run, kept, best, len(parts.valid))
+    return Guarded(kept, len(parts.valid), best, trained[kept])
 
 
 def _supervised(config: TrainConfig) -> TrainConfig:
@@ -147,7 +151,7 @@ def _merit(row: dict[str, str]) -> tuple[float, float]:
     return float(row["valid_recording_accuracy"] or segments), segments
 
 
-def _keep(run: Path, kept: str, best: dict[str, dict[str, str]]) -> None:
+def _keep(run: Path, kept: str, best: dict[str, dict[str, str]], judges: int) -> None:
     """Makes `run` a run like `run/<kept>`; `run.json` comes last and says that all is there."""
     for name in _KEPT_FILES:
         part = run / (name + ".part")
@@ -164,4 +168,4 @@ def _keep(run: Path, kept: str, best: dict[str, dict[str, str]]) -> None:
     }
     said = [read_json(run / side / "run.json", "a run").get("alarms") or [] for side in SIDES]
     info["alarms"] = [text for texts in said for text in texts]
-    write_json(run / "run.json", {**info, "guard": {"kept": kept, **numbers}})
+    write_json(run / "run.json", {**info, "guard": {"kept": kept, "recordings": judges, **numbers}})

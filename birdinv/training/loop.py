@@ -76,8 +76,9 @@ def train_task(
 ) -> Trained:
     """Trains a network on recordings or images and leaves a run folder.
 
-    The weights with the best validation accuracy per sample are exported to `run/model`; of equal
-    ones, those with the lower cross-entropy. Test samples are not looked at.
+    The weights with the best validation accuracy per sample are exported to `run/model`, of equal
+    ones those with the lower cross-entropy, or the last ones (`config.keep`). Test samples are not
+    looked at.
 
     Args:
         resume: go on with an interrupted run; on the CPU its weights end bit for bit as if it had
@@ -123,7 +124,9 @@ def train_task(
             cpu_threads(config.threads),
             torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
         ):
-            while state.step < learner.steps and not stops_early(state.rows, config.patience):
+            while state.step < learner.steps and not stops_early(
+                state.rows, config.patience, config.keep
+            ):
                 if interrupted.is_set():
                     learner.require_finite(state.step)
                     save()
@@ -150,7 +153,7 @@ def train_task(
                         warnings.warn(alarm, stacklevel=2)
                     state.sums.clear()
                     started = time.monotonic()
-                    if best_row(state.rows) == len(state.rows):
+                    if best_row(state.rows, config.keep) == len(state.rows):
                         state.keep_best(learner.judged)
                     write_csv(run / "metrics.csv", columns, state.rows)
                     save()
@@ -167,7 +170,7 @@ def train_task(
     finally:
         if info["outcome"] != "interrupted":
             info["ended"] = now()
-        best = best_row(state.rows)
+        best = best_row(state.rows, config.keep)
         epoch = float(state.rows[best - 1]["epoch"]) if best else None
         info["alarms"] = all_alarms(state.rows, task.classes)
         write_json(run / "run.json", {**info, "best_epoch": epoch})

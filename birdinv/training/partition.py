@@ -84,7 +84,9 @@ def partition(
         keep, short = hide_labels(kinds, labels_per_class, seed)
         if short:
             few = ", ".join(f"{name} has {n}" for name, n in short.items())
-            warnings.append(f"fewer than {labels_per_class} training recordings: {few}")
+            warnings.append(
+                f"fewer than {labels_per_class} training recordings: {few}; all of theirs are used"
+            )
     if only is not None:
         keep &= set(only)
     hidden = frozenset(train) - keep
@@ -94,7 +96,8 @@ def partition(
     unlabelled, copies = _without_copies(store, unlabelled)
     if copies:
         warnings.append(
-            f"{counted(copies, 'unlabelled recording')} left out: the same bytes as a labelled one"
+            f"left out of training: {counted(copies, 'unlabelled recording')} with the same bytes "
+            "as a labelled one"
         )
     classes = Counter(labelled.values())
     if len(classes) < 2:

@@ -27,6 +27,8 @@ FEW_LABELS: Mapping[str, Any] = {
     "batch_size": 64,
     "augment": "light",
     "average": 0.99,
+    "steps": 1000,
+    "keep": "last",
 }
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "few-labels": FEW_LABELS,
@@ -35,6 +37,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "batch_size": 64,
         "augment": "light",
         "average": 0.99,
+        "steps": 1000,
+        "keep": "last",
     },
 }
 
@@ -55,12 +59,36 @@ def settle(store: Store, given: Mapping[str, Any]) -> tuple[TrainConfig, str]:
         # A seed changes who is unlabelled, and never whether anybody is.
         parts = partition(store, said.get("labels_per_class"), said.get("seed", 0))
         name = "few-labels" if parts.unlabelled else "weighted"
-    if name not in RECIPES:
-        return TrainConfig(**{**said, "objective": name}), name
-    recipe = RECIPES[name]
-    unused = {"few-labels": set(), "supervised": {"alpha", "beta", "gamma"}}[name] & said.keys()
-    if unused:
+    recipe = dict(RECIPES.get(name, {"objective": name}))
+    if "epochs" in said:
+        recipe.pop("steps", None)
+    if said.get("consistency") == "fixmatch":
+        recipe["augment"] = "strong"  # it learns from strongly changed inputs
+    config = TrainConfig(**{**recipe, **said, "objective": recipe["objective"]})
+    if unused := sorted(said.keys() & _without_effect(name, config)):
+        option = "--" + unused[0].replace("_", "-")
         raise SettingError(
-            f"--{min(unused)} is given, and the objective is {name}, which has none; leave it out"
+            f"{option} is given, and has no effect with the other options of this run (objective "
+            f"{name}); leave it out"
         )
-    return TrainConfig(**{**recipe, **said, "objective": recipe["objective"]}), name
+    return config, name
+
+
+def _without_effect(name: str, config: TrainConfig) -> set[str]:
+    """Settings that nothing of a run depends on."""
+    unused = {"alpha", "beta", "gamma"}
+    if config.objective in ("weighted", "layer-weighted"):
+        unused -= {"alpha", "beta"}
+    if config.objective == "layer-weighted":
+        unused.discard("gamma")
+    if config.consistency == "none":
+        unused.add("consistency_weight")
+    if config.consistency not in ("pseudo-labels", "fixmatch"):
+        unused.add("threshold")
+    if not config.group_windows:
+        unused.add("group_seconds")
+    if name == "supervised":  # with a consistency it is that method, and still has no entropy
+        unused |= {"balance", "group_windows", "group_seconds"}
+    if not config.uses_unlabelled:
+        unused |= {"ramp", "enough"}
+    return unused
