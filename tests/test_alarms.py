@@ -31,7 +31,16 @@ from birdinv.training.recordings import recordings_task
 
 CLASSES = ["lark", "wren"]
 ODD = ['Larus, "fuscus"', "зяблик ♪", "$\\frac$ _x_", "_hidden", "noise"]
-FEW = TrainConfig(**{**FEW_LABELS, "batch_size": 16, "epochs": 2, "labels_per_class": 2})
+FEW = TrainConfig(
+    **{
+        **FEW_LABELS,
+        "batch_size": 16,
+        "steps": None,
+        "epochs": 2,
+        "keep": "best",
+        "labels_per_class": 2,
+    }
+)
 
 
 def series(*lark: float | str, known: tuple[float | str, ...] = ()) -> list[dict[str, str]]:
@@ -201,7 +210,17 @@ def test_shares_add_up_to_one_in_every_row(store, tmp_path):
         ({"objective": "weighted"}, True, True),
         ({"group_windows": 0}, True, False),
         ({"group_windows": 1}, True, True),
-        ({**RECIPES["supervised"], "balance": 0.0, "ramp": 0.0, "group_windows": 0}, False, False),
+        (
+            {
+                **RECIPES["supervised"],
+                "balance": 0.0,
+                "ramp": 0.0,
+                "group_windows": 0,
+                "steps": None,
+            },
+            False,
+            False,
+        ),
         ({"objective": "supervised", "balance": 0.0}, False, False),
     ],
 )

@@ -29,7 +29,16 @@ from birdinv.training.recipes import FEW_LABELS
 from birdinv.training.recordings import recordings_task
 
 CLASSES = {"low": 400.0, "high": 1500.0, "noise": 0.0}
-FEW = TrainConfig(**{**FEW_LABELS, "batch_size": 16, "epochs": 2, "labels_per_class": 2})
+FEW = TrainConfig(
+    **{
+        **FEW_LABELS,
+        "batch_size": 16,
+        "steps": None,
+        "epochs": 2,
+        "keep": "best",
+        "labels_per_class": 2,
+    }
+)
 # What unlabelled recordings do at their worst: nothing but entropy, and more of it than of labels.
 CARELESS = {"alpha": 0.2, "gamma": 0.0, "balance": 0.0, "ramp": 0.0, "learning_rate": 0.003}
 
@@ -197,6 +206,7 @@ def test_the_better_on_validation_is_kept_and_ties_go_to_the_semi_supervised(
     numbers = info(run)["guard"]
     assert numbers == {
         "kept": kept,
+        "recordings": 3,
         **{
             side: {
                 "epoch": 1.0,
@@ -365,7 +375,7 @@ def test_what_was_to_be_said_is_said_after_a_resumption_too(store, tmp_path):
     ]
     first = train_guarded(store, tmp_path / "run", config, device="cpu")
     again = train_guarded(store, tmp_path / "run", config, device="cpu", resume=True)
-    sentence = "fewer than 4 training recordings: low has 2"
+    sentence = "fewer than 4 training recordings: low has 2; all of theirs are used"
     assert again.trained.warnings == first.trained.warnings == (sentence,)
     assert again.kept == first.kept and again.rows == first.rows
 

@@ -100,6 +100,8 @@ OTHERS = {
     "batch_size": 16,
     "augment": "none",
     "average": 0.0,
+    "steps": 20,
+    "keep": "best",
 }
 
 
@@ -112,7 +114,7 @@ def test_a_given_value_wins_over_the_recipe_and_changes_nothing_else(place, name
     assert config == TrainConfig(**{**FEW_LABELS, name: value})
 
 
-@pytest.mark.parametrize("name", ["batch_size", "augment", "average", "balance"])
+@pytest.mark.parametrize("name", ["batch_size", "augment", "average", "steps"])
 def test_a_given_value_wins_over_supervised_too(place, name):
     given = {"objective": "supervised", name: OTHERS[name]}
     config, recipe = settle(Store(place / "store"), given)
@@ -122,7 +124,7 @@ def test_a_given_value_wins_over_supervised_too(place, name):
 
 @pytest.mark.parametrize("objective", ["weighted", "global", "multiscale", "layer-weighted"])
 def test_a_named_objective_is_no_recipe(place, objective):
-    given = {"objective": objective, "beta": 0.2}
+    given = {"objective": objective, "batch_size": 20}
     assert settle(Store(place / "store"), given) == (TrainConfig(**given), objective)
 
 
@@ -130,7 +132,10 @@ def test_few_labels_may_be_asked_for_without_unlabelled_audio(place, tmp_path):
     store = Store(place / "bare")
     given = {"objective": "few-labels", "epochs": 1}
     config, name = settle(store, given)
-    assert (config, name) == (TrainConfig(**{**FEW_LABELS, "epochs": 1}), "few-labels")
+    assert (config, name) == (
+        TrainConfig(**{**FEW_LABELS, "epochs": 1, "steps": None}),
+        "few-labels",
+    )
     train(store, tmp_path / "run", config, device="cpu")
     (row,) = rows(tmp_path / "run")
     assert row["entropy"] == row["agreement"] == "" and float(row["reconstruction"]) > 0
@@ -138,7 +143,7 @@ def test_few_labels_may_be_asked_for_without_unlabelled_audio(place, tmp_path):
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "gamma"])
 def test_what_supervised_training_has_no_use_for_is_refused(place, name):
-    sentence = f"--{name} is given, and the objective is supervised, which has none; leave it out"
+    sentence = f"--{name} is given, and has no effect with the other options of this run"
     with pytest.raises(SettingError, match=sentence):
         settle(Store(place / "store"), {"objective": "supervised", name: 0.5})
 
@@ -187,6 +192,7 @@ def test_a_file_of_settings_wins_over_the_recipe_and_the_command_line_over_both(
     assert code == 0, err
     assert out.startswith("objective: few-labels\n")
     expected = {**FEW_LABELS, "gamma": 0.5, "batch_size": 32, "balance": 0.25, "augment": "strong"}
+    expected["steps"] = None  # epochs are given
     config = info(tmp_path / "run")["config"]
     assert {name: config[name] for name in expected} == expected
 
@@ -208,8 +214,8 @@ def test_a_file_of_settings_may_choose_the_objective(birdinv, place, tmp_path):
         ("--augment loud", "", 2, "'loud' is not one of 'none', 'light', 'strong'"),
         ("--consistency same", "", 2, "'same' is not one of 'none', 'pseudo-labels'"),
         ("", "gama = 3.0", 2, "which `birdinv train` does not know; did you mean gamma?"),
-        ("--objective supervised --gamma 3", "", 2, "--gamma is given, and the objective is super"),
-        ("--objective supervised", "beta = 0.3", 2, "--beta is given, and the objective is super"),
+        ("--objective supervised --gamma 3", "", 2, "--gamma is given, and has no effect"),
+        ("--objective supervised", "beta = 0.3", 2, "--beta is given, and has no effect"),
         ("--ramp -1", "", 2, "--ramp is -1.0; give a number of epochs from 0"),
         ("--consistency mean-teacher --average 0", "", 2, "--average is 0.0; give a fraction abov"),
     ],

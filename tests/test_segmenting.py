@@ -554,14 +554,14 @@ def test_copies_among_the_unlabelled_are_counted_and_said(tmp_path: Path) -> Non
     result = segment([recordings], tmp_path / "store", SETTINGS, unlabelled=[tmp_path / "more"])
     splits = {r.split for r in result.recordings if r.label == "wren"}
     assert splits == {"train", "valid", "test"}
-    sentence = "4 unlabelled recordings the same bytes as a labelled one: left out of training"
+    sentence = "left out of training: 4 unlabelled recordings with the same bytes as a labelled one"
     assert result.warnings == [sentence]
     (tmp_path / "more/copy0.wav").unlink()
     for i in (1, 2):
         (tmp_path / f"more/copy{i}.wav").unlink()
     result = segment([recordings], tmp_path / "one", SETTINGS, unlabelled=[tmp_path / "more"])
     assert result.warnings == [
-        "1 unlabelled recording the same bytes as a labelled one: left out of training"
+        "left out of training: 1 unlabelled recording with the same bytes as a labelled one"
     ]
 
 

@@ -41,7 +41,16 @@ RATE = 11025
 FILES = ("metrics.csv", "model", "last.pt", "run.json", "split.csv")
 SETTINGS = SegmentSettings(segment_s=0.45, overlap=0.5, sample_rate=RATE, activity=False)
 CONFIG = TrainConfig(epochs=3, batch_size=16, learning_rate=0.003)
-FEW = TrainConfig(**{**FEW_LABELS, "epochs": 2, "batch_size": 16, "labels_per_class": 2})
+FEW = TrainConfig(
+    **{
+        **FEW_LABELS,
+        "batch_size": 16,
+        "steps": None,
+        "epochs": 2,
+        "keep": "best",
+        "labels_per_class": 2,
+    }
+)
 
 
 def tones(folder: Path, classes: dict[str, float], count: int, seed: int = 0) -> Path:
@@ -626,7 +635,8 @@ def test_labels_per_class_hides_the_others_which_become_unlabelled(store, tmp_pa
     assert info(tmp_path / "run")["counts"]["labelled_segments"] == 6 * 5
     more = partition(store, 9, 0)
     assert more.warnings == (
-        "fewer than 9 training recordings: high has 5, low has 5, noise has 5",
+        "fewer than 9 training recordings: high has 5, low has 5, noise has 5; "
+        "all of theirs are used",
     )
 
 
@@ -756,7 +766,7 @@ def test_copies_of_labelled_validation_and_test_recordings_are_left_out_and_coun
     parts = partition(store, None, 0)
     assert sorted(parts.unlabelled) == ["more/x/0.wav", "more/x/1.wav"]
     assert sorted(parts.unused) == [f"more/copy-{i}.wav" for i in range(7)]
-    sentence = "7 unlabelled recordings left out: the same bytes as a labelled one"
+    sentence = "left out of training: 7 unlabelled recordings with the same bytes as a labelled one"
     assert parts.warnings == (sentence,)
     result = train(store, tmp_path / "run", replace(CONFIG, epochs=1), device="cpu")
     assert result.warnings == (sentence,) and info(tmp_path / "run")["warnings"] == [sentence]
@@ -772,7 +782,9 @@ def test_a_copy_of_a_recording_whose_label_is_hidden_tells_nothing_and_stays(tmp
     low = [file for file, label in parts.labelled.items() if label == "low"]
     assert len(low) == 2
     assert sum("copy" in file for file in parts.unlabelled) == 7 - 2 - 1 - 1
-    assert parts.warnings == ("4 unlabelled recordings left out: the same bytes as a labelled one",)
+    assert parts.warnings == (
+        "left out of training: 4 unlabelled recordings with the same bytes as a labelled one",
+    )
 
 
 def test_the_command_says_how_many_copies_it_leaves_out(tmp_path, capfd, monkeypatch):
@@ -782,7 +794,10 @@ def test_the_command_says_how_many_copies_it_leaves_out(tmp_path, capfd, monkeyp
         main(["train", str(tmp_path / "store"), "-o", str(tmp_path / "run"), "--steps", "1"])
     said = capfd.readouterr().err
     assert exit_.value.code == 0, said
-    sentence = "birdinv: note: 7 unlabelled recordings left out: the same bytes as a labelled one"
+    sentence = (
+        "birdinv: note: left out of training: 7 unlabelled recordings with the same bytes as a "
+        "labelled one"
+    )
     assert sentence in said.splitlines()
 
 
@@ -793,14 +808,17 @@ def test_one_copy_is_one_recording(tmp_path):
         path.unlink()
     segment([tmp_path / "in"], tmp_path / "store", SETTINGS, unlabelled=[tmp_path / "more"])
     assert partition(Store(tmp_path / "store"), None, 0).warnings == (
-        "1 unlabelled recording left out: the same bytes as a labelled one",
+        "left out of training: 1 unlabelled recording with the same bytes as a labelled one",
     )
 
 
 def test_fewer_labelled_recordings_than_asked_for_are_named(store, tmp_path):
     config = replace(CONFIG, epochs=1, labels_per_class=6)
     result = train(store, tmp_path / "run", config, device="cpu")
-    sentence = "fewer than 6 training recordings: high has 5, low has 5, noise has 5"
+    sentence = (
+        "fewer than 6 training recordings: high has 5, low has 5, noise has 5; "
+        "all of theirs are used"
+    )
     assert result.warnings == (sentence,)
     assert len(read_roles(tmp_path / "run")["labelled"]) == 15
 

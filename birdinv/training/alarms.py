@@ -46,7 +46,7 @@ def alarms(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> dict[st
             f"epoch {epoch} and up to {max(known):.1%} earlier: the unlabelled ones may be of "
             "other classes; give --guard, or a longer --ramp"
         )
-    judged = [float(row["valid_accuracy"]) for row in rows if row["valid_accuracy"]]
+    judged = [float(cell) for row in rows if (cell := row.get("valid_accuracy", ""))]
     if judged and judged[-1] < max(judged) - WORSE:
         found["validation"] = (
             f"validation segments are named right less often than before, {judged[-1]:.1%} at "
