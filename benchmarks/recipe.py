@@ -54,7 +54,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def learner(store: Path, way: str) -> Learner:
     """A run about to begin."""
     opened = Store(store)
-    config = TrainConfig(**WAYS[way], steps=10_000)
+    config = TrainConfig(**{**WAYS[way], "steps": 10_000})
     task = recordings_task(opened, partition(opened, 3, 0), paced=True)
     return Learner(task, config, torch.device("cpu"))
 
