@@ -1,4 +1,4 @@
-"""Which recordings to label next: those a network is unsure of and that are unlike each other.
+"""Which recordings to look at: those a network is unsure of and that are unlike each other.
 
 Recordings are chosen one after the other, each time the one with the largest
 

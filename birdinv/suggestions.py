@@ -63,7 +63,10 @@ def suggest(
     tell: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> list[Suggestion]:
-    """The `n` recordings of a store whose labels would teach a run most, the best first.
+    """The `n` recordings of a store that a run is unsure of and that are unlike what it knows.
+
+    The most so come first. Labels chosen so taught no more than as many chosen at random where that
+    was simulated (docs/few-labels.md): they show what the network does not know.
 
     Chosen from are the recordings that serve training and have no label, in the store that the run
     was trained on those whose label was hidden from it too. Recordings to validate or test on are

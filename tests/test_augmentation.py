@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -468,3 +469,16 @@ def test_a_recording_in_which_nothing_was_active_is_background_as_a_whole(store)
     finally:
         store.spans = spans
     assert json.loads((store.path / "store.json").read_text())["non_events"] == ["noise"]
+
+
+def test_a_span_within_another_is_no_gap_behind_it(store):
+    file = next(r.file for r in store.recordings if store.spans.get(r.file))
+    recording = next(r for r in store.recordings if r.file == file)
+    nested = SimpleNamespace(
+        windows=store.windows,
+        non_events=[],
+        audio=store.audio,
+        recordings=[recording],
+        spans={file: [(0, recording.frames), (10, 20)]},
+    )
+    assert len(Background(nested, {file: ""})) == 0

@@ -229,7 +229,8 @@ def test_a_missing_teacher_gets_a_sentence():
 @pytest.mark.parametrize("name", ["pseudo-labels", "virtual adversarial"])
 def test_others_need_neither(name):
     model, (x, _) = plain(), inputs()
-    WeightedObjective(0.5, 0.5, consistency=CONSISTENCIES[name](1.0))(model, x, Y)
+    terms = WeightedObjective(0.5, 0.5, consistency=CONSISTENCIES[name](1.0))(model, x, Y)
+    assert terms.consistency is not None and terms.total.isfinite()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -32,8 +33,10 @@ class Background:
             if labels[r.file] in store.non_events and labels[r.file]:
                 free = spans
             else:
-                ends = [0, *(end for _, end in spans)]
-                free = list(zip(ends, [*(start for start, _ in spans), r.frames], strict=True))
+                # Annotated spans may overlap, or one lie in another.
+                ends = accumulate((end for _, end in sorted(spans)), max, initial=0)
+                starts = [*(start for start, _ in sorted(spans)), r.frames]
+                free = list(zip(ends, starts, strict=True))
             gaps += [(r.offset + a, r.offset + b - length) for a, b in free if b - a >= length]
         self._first = np.array([first for first, _ in gaps], np.int64)
         self._ends = np.cumsum([last - first + 1 for first, last in gaps], dtype=np.int64)

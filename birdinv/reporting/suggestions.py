@@ -18,7 +18,6 @@ from birdinv.reporting.excerpts import CONTEXT_S
 from birdinv.reporting.markup import data_uri, escaped, number, write_page
 from birdinv.reporting.thumbnails import small_spectrogram
 from birdinv.suggestion_tables import KNOWN, SUGGESTED, Suggestion, next_command
-from birdinv.words import counted
 
 MOST_SHOWN = 50  # of 6 s at 22 050 Hz each they make a page of 18 MB
 _UNSURE = ((0.8, "can hardly tell what it is"), (0.4, "is unsure"), (0.0, "is rather sure"))
@@ -64,10 +63,12 @@ def write_suggestions_page(
 
 def _summary(run: Path, store: Store, count: int) -> str:
     run_name, store_name = (f"<b>{escaped(path.resolve().name)}</b>" for path in (run, store.path))
+    one = count == 1
     return (
-        f"If you have time to label {counted(count, 'recording')}, label "
-        f"{'this one' if count == 1 else 'these'}: of those in the store {store_name} that have no "
-        f"label, the run {run_name} has most to learn from them. The best come first."
+        f"Of the recordings in the store {store_name} that have no label, the run {run_name} is "
+        f"least sure of {'this one, and it is' if one else f'these {count}, and they are'} unlike "
+        f"what it knows. {'It shows' if one else 'They show'} what it does not know; label some "
+        "others at random too."
     )
 
 
