@@ -18,7 +18,7 @@ from birdinv.audio.store import Store
 from birdinv.data.segmenting import segment
 from birdinv.errors import BirdinvError, Interrupted
 from birdinv.files import read_csv, write_csv
-from birdinv.reporting import figures
+from birdinv.reporting import learning
 from birdinv.reporting.page import write_report
 from birdinv.training.alarms import LOOKS, SHARES, alarms, all_alarms, new_alarms
 from birdinv.training.config import TrainConfig
@@ -375,7 +375,7 @@ def test_the_picture_names_every_class_as_it_is():
     table = [
         {"epoch": str(e), **{SHARES + name: str(1 / len(names)) for name in names}} for e in (1, 2)
     ]
-    figure = figures.predicted_shares(table, names)
+    figure = learning.predicted_shares(table, names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a font may lack a letter
         figure.savefig(io.BytesIO(), format="png")
@@ -391,22 +391,22 @@ def test_the_columns_of_the_picture_are_the_shares():
         {"epoch": "2", SHARES + "lark": "", SHARES + "wren": ""},  # nothing unlabelled was seen
         {"epoch": "3", SHARES + "lark": "1.0", SHARES + "wren": "0.0"},
     ]
-    (axis,) = figures.predicted_shares(table, CLASSES).axes
+    (axis,) = learning.predicted_shares(table, CLASSES).axes
     lark, wren = axis.containers
     assert [bar.get_height() for bar in lark] == [25, 100]
     assert [(bar.get_y(), bar.get_height()) for bar in wren] == [(25, 75), (100, 0)]
     assert [bar.get_x() + bar.get_width() / 2 for bar in lark] == pytest.approx([1, 3])
     for empty in ([], [{"epoch": "1", SHARES + "lark": "", SHARES + "wren": ""}]):
         with pytest.raises(ValueError, match="no shares of classes"):
-            figures.predicted_shares(empty, CLASSES)
+            learning.predicted_shares(empty, CLASSES)
     with pytest.raises(ValueError, match="no shares of classes"):
-        figures.predicted_shares(table, [])
+        learning.predicted_shares(table, [])
 
 
 def test_many_classes_differ_by_more_than_colour(tmp_path):
     names = [f"class {i}" for i in range(30)]
     table = [{"epoch": "1", **{SHARES + name: str(1 / 30) for name in names}}]
-    figure = figures.predicted_shares(table, names)
+    figure = learning.predicted_shares(table, names)
     looks = {(c[0].get_facecolor(), c[0].get_hatch()) for c in figure.axes[0].containers}
     assert len(looks) == 24  # six colours by four hatches; the others repeat
     memory = io.BytesIO()

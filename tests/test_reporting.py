@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from birdinv.errors import BirdinvError
-from birdinv.reporting import figures
+from birdinv.reporting import figures, learning
 from birdinv.reporting.figures import Detection
 from birdinv.reporting.page import RecordingView, write_report
 
@@ -272,7 +272,7 @@ def curves(figure) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_one_epoch_is_a_point_that_can_be_seen():
-    figure = figures.learning_curves(metrics(epoch=["1"], cross_entropy=["2.5"], total=["2.5"]))
+    figure = learning.learning_curves(metrics(epoch=["1"], cross_entropy=["2.5"], total=["2.5"]))
     (line,) = figure.axes[0].get_lines()
     assert line.get_marker() == "o"
     assert curves(figure)["cross-entropy: training"] == [(1.0, 2.5)]
@@ -280,7 +280,7 @@ def test_one_epoch_is_a_point_that_can_be_seen():
 
 def test_empty_cells_are_gaps_and_empty_columns_no_curves():
     rows = metrics(epoch=["1", "2", "3"], valid_accuracy=["0.5", "", "nonsense"])
-    drawn = curves(figures.learning_curves(rows))
+    drawn = curves(learning.learning_curves(rows))
     assert list(drawn) == ["validation segments"]
     np.testing.assert_equal(drawn["validation segments"], [(1, 50), (2, np.nan), (3, np.nan)])
 
@@ -288,7 +288,7 @@ def test_empty_cells_are_gaps_and_empty_columns_no_curves():
 @pytest.mark.parametrize("rows", [[], metrics(epoch=["1"], entropy=["nan"])])
 def test_metrics_without_numbers_are_refused(rows):
     with pytest.raises(ValueError, match="no number to draw"):
-        figures.learning_curves(rows)
+        learning.learning_curves(rows)
 
 
 def test_confusion_is_coloured_by_share_of_the_true_class():

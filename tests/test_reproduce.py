@@ -22,7 +22,8 @@ from birdinv.reproduce import bird_stores, running
 from birdinv.reproduce.cells import all_cells, cells
 from birdinv.reproduce.presets import PRESETS
 from birdinv.reproduce.results import add_seed, begin_result, load_result
-from birdinv.reproduce.tables import BUDGETS, TABLES
+from birdinv.reproduce.table import BUDGETS
+from birdinv.reproduce.tables import TABLES
 from birdinv.training import scoring
 from birdinv.training.images import ImageSamples
 

@@ -1,4 +1,4 @@
-"""The pictures of a report: learning curves, confusion matrix, spectrogram with detections.
+"""The pictures of a report: confusion matrix, spectrogram with detections.
 
 Each function returns a `matplotlib.figure.Figure` that belongs to no window and no global state,
 5.6 inches wide: its 10-point text stays readable when the picture fills a phone's screen.
@@ -8,7 +8,7 @@ Colours are those of Okabe and Ito, told apart under every common colour blindne
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,32 +17,10 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_WIDTH = 5.6  # inches
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-SHARES = "unlabelled_"  # columns of metrics.csv, followed by the name of a class
+WIDTH = 5.6  # inches
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _FFT_SAMPLES, _HOP_SAMPLES = 512, 128
 _MAX_COLUMNS = 1000  # a picture shows no more frames than this; longer sound is pooled by maximum
-
-# What a panel's vertical axis shows: column of metrics.csv, name in the legend, colour, line style.
-# Blue is learned from, vermilion and pink are validation, green is what needs no labels.
-_PANELS = {
-    "Entropies (nats)": (
-        ("cross_entropy", "cross-entropy: training", _COLOURS[0], "-"),
-        ("valid_cross_entropy", "validation", _COLOURS[1], "--"),
-        ("entropy", "entropy: unlabelled", _COLOURS[2], ":"),
-        ("balance", "balance: unlabelled", _COLOURS[4], "-."),
-    ),
-    "Objective": (
-        ("total", "total loss", _COLOURS[0], "-"),
-        ("reconstruction", "reconstruction error", _COLOURS[2], ":"),
-    ),
-    "Accuracy (%)": (
-        ("train_accuracy", "training", _COLOURS[0], "-"),
-        ("valid_accuracy", "validation segments", _COLOURS[1], "--"),
-        ("valid_recording_accuracy", "validation recordings", _COLOURS[3], "-."),
-        ("agreement", "agreement in recordings", _COLOURS[2], ":"),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -53,102 +31,6 @@ class Detection:
     end_s: float
     label: str
     score: float
-
-
-def learning_curves(metrics: Sequence[Mapping[str, str]]) -> Figure:
-    """Loss terms, objective and accuracy against the epoch, one panel above the other.
-
-    Args:
-        metrics: the rows of `metrics.csv`. An empty cell leaves a gap, an empty column no curve,
-            a panel without curves is left out.
-
-    Raises:
-        ValueError: not one cell of the known columns holds a number.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    epochs = _column(metrics, "epoch")
-    epochs = np.where(np.isfinite(epochs), epochs, np.arange(1, len(epochs) + 1))
-    names = [column for curves in _PANELS.values() for column, _, _, _ in curves]
-    values = {name: _column(metrics, name) for name in names}
-    filled = {name for name in names if np.isfinite(values[name]).any()}
-    panels = [
-        title for title, curves in _PANELS.items() if any(curve[0] in filled for curve in curves)
-    ]
-    if not panels:
-        raise ValueError(f"metrics holds no number to draw in its {len(metrics)} rows")
-
-    figure = Figure(figsize=(_WIDTH, 0.5 + 2.1 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    marker = "o" if len(epochs) <= 30 else ""  # a single epoch makes no line
-    for axis, title in zip(axes, panels, strict=True):
-        percent = title.endswith("(%)")
-        for column, name, colour, style in _PANELS[title]:
-            if column in filled:
-                numbers = 100 * values[column] if percent else values[column]
-                axis.plot(epochs, numbers, style, marker=marker, ms=4, color=colour, label=name)
-        if percent:
-            axis.set_ylim(-3, 103)
-        elif title == "Objective":
-            low, high = axis.dataLim.intervaly
-            if 0 < low < high / 100:
-                axis.set_yscale("log")
-        axis.set_ylabel(title)
-        axis.grid(color="#dddddd", linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, frameon=False,
-            borderaxespad=0.2, columnspacing=1.2,
-        )  # fmt: skip
-    axes[-1].set_xlabel("Epoch")
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    return figure
-
-
-def predicted_shares(metrics: Sequence[Mapping[str, str]], classes: Sequence[str]) -> Figure:
-    """What the unlabelled samples were taken for, epoch by epoch: a column that adds up to 100 %.
-
-    Args:
-        metrics: the rows of `metrics.csv`.
-        classes: the names of the classes, in the order in which they are stacked.
-
-    Raises:
-        ValueError: no row holds such shares.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    epochs = _column(metrics, "epoch")
-    shares = np.array([_column(metrics, SHARES + name) for name in classes])
-    there = np.isfinite(shares).all(axis=0) & np.isfinite(epochs) if len(shares) else np.array([])
-    if not there.any():
-        raise ValueError("metrics holds no shares of classes")
-    epochs, shares = epochs[there], 100 * shares[:, there]
-    lines = math.ceil(len(classes) / 3)  # of the legend
-    figure = Figure(figsize=(_WIDTH, 2.6 + 0.22 * lines), layout="constrained")
-    axis = figure.subplots()
-    width = np.diff(epochs).min() if len(epochs) > 1 else 1.0
-    bottom = np.zeros(len(epochs))
-    for i, share in enumerate(shares):
-        hatch = ("", "//", "..", "xx")[i // len(_COLOURS) % 4]  # more classes than colours
-        axis.bar(
-            epochs, share, width, bottom=bottom, color=_COLOURS[i % len(_COLOURS)], hatch=hatch,
-            edgecolor="white", linewidth=0.4, label=str(i),
-        )  # fmt: skip
-        bottom += share
-    axis.set_ylim(0, 100)
-    axis.set_xlabel("Epoch")
-    axis.set_ylabel("Unlabelled (%)")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axis.spines[["top", "right"]].set_visible(False)
-    legend = axis.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, frameon=False,
-        borderaxespad=0.2, columnspacing=1.2,
-    )  # fmt: skip
-    for text, name in zip(legend.get_texts(), classes, strict=True):
-        text.set(text=_printable(name, 24), parse_math=False)  # a label may not begin with _
-    return figure
 
 
 def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
@@ -176,14 +58,14 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) ->
     rows = table.sum(axis=1, keepdims=True)
     share = np.divide(table, rows, out=np.full_like(table, np.nan), where=rows > 0)
 
-    figure = Figure(figsize=(_WIDTH, _WIDTH), layout="constrained")
+    figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
     axis = figure.subplots()
     axis.set_facecolor("#cccccc")  # what shows through where a row has no share
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     step = math.ceil(size / 40)  # more names than 40 would overlap
     shown = range(0, size, step)
     font = max(5.0, min(10.0, 180 / len(shown)))
-    names = [_printable(classes[k], 24) for k in shown]
+    names = [printable(classes[k], 24) for k in shown]
     axis.set_xticks(shown, names, rotation=90, fontsize=font, parse_math=False)
     axis.set_yticks(shown, names, fontsize=font, parse_math=False)
     axis.set_xlabel("Predicted class")
@@ -234,7 +116,7 @@ def spectrogram(
 
     labels = sorted({detection.label for detection in detections})
     track = 0.42 * max(1, len(labels))
-    figure = Figure(figsize=(_WIDTH, 3.1 + track), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.1 + track), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=[2.3, track])
     # Frame i is centred on sample i · hop.
     half_s = _HOP_SAMPLES / sample_rate / 2
@@ -244,7 +126,7 @@ def spectrogram(
         aspect="auto", extent=(-half_s, end_s, 0, sample_rate / 2000), interpolation_stage="data",
     )  # fmt: skip
     above.set_ylabel("Frequency (kHz)")
-    above.set_title(_printable(title, 60), fontsize=10, loc="left", parse_math=False)
+    above.set_title(printable(title, 60), fontsize=10, loc="left", parse_math=False)
     for row, label in enumerate(labels):
         found = [detection for detection in detections if detection.label == label]
         # A row is one unit high: the bar takes the lower half, the name the upper.
@@ -252,10 +134,10 @@ def spectrogram(
             [detection.start_s for detection in found],
             [0.5 * min(1.0, max(0.0, detection.score)) for detection in found],
             [detection.end_s - detection.start_s for detection in found],
-            bottom=-row, align="edge", color=_COLOURS[row % len(_COLOURS)],
+            bottom=-row, align="edge", color=COLOURS[row % len(COLOURS)],
         )  # fmt: skip
         best = max(detection.score for detection in found)
-        caption = f"{_printable(label, 40)}: {len(found)} ×, best score {best:.2f}"
+        caption = f"{printable(label, 40)}: {len(found)} ×, best score {best:.2f}"
         below.annotate(
             caption, (0, 0.93 - row), xycoords=("axes fraction", "data"), xytext=(3, 0),
             textcoords="offset points", va="top", fontsize=9, parse_math=False,
@@ -289,19 +171,7 @@ def floating_samples(waveform: np.ndarray) -> np.ndarray:
     return samples
 
 
-def _column(metrics: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
-    """The cells of one column as numbers, NaN where a cell holds none."""
-    values = np.full(len(metrics), np.nan)
-    for i, row in enumerate(metrics):
-        try:
-            values[i] = float(row.get(name) or "nan")
-        except ValueError:
-            continue
-    values[~np.isfinite(values)] = np.nan
-    return values
-
-
-def _printable(text: str, length: int) -> str:
+def printable(text: str, length: int) -> str:
     """The text as one line of at most `length` characters that a font can draw."""
     line = "".join(character if character.isprintable() else "?" for character in text)
     return line if len(line) <= length else line[: length - 1] + "…"

@@ -17,7 +17,7 @@ import numpy as np
 
 from birdinv.errors import BirdinvError
 from birdinv.files import read_csv, read_json
-from birdinv.reporting import figures
+from birdinv.reporting import figures, learning
 from birdinv.reporting.figures import Detection
 from birdinv.reporting.markup import (
     PERCENT,
@@ -32,6 +32,7 @@ from birdinv.reporting.markup import (
     table_of,
     write_page,
 )
+from birdinv.training.alarms import SHARES
 from birdinv.words import counted
 
 _MAX_SOUND_S = 30.0
@@ -204,11 +205,11 @@ def _training(path: Path) -> str:
     columns, rows = read_csv(path)
     if not rows:
         return "<p>There is no row in metrics.csv: no epoch was completed.</p>"
-    picture = picture_of(figures.learning_curves(rows), "Learning curves", _CURVES_NOTE)
+    picture = picture_of(learning.learning_curves(rows), "Learning curves", _CURVES_NOTE)
     parts = [f"<p>Epochs completed: {len(rows)}.</p>{picture}"]
-    classes = [c.removeprefix(figures.SHARES) for c in columns if c.startswith(figures.SHARES)]
-    if any(rows[0][figures.SHARES + name] for name in classes):
-        shares = figures.predicted_shares(rows, classes)
+    classes = [c.removeprefix(SHARES) for c in columns if c.startswith(SHARES)]
+    if any(rows[0][SHARES + name] for name in classes):
+        shares = learning.predicted_shares(rows, classes)
         alt = "What unlabelled samples were taken for"
         parts.append(f"<h3>{alt}</h3>{picture_of(shares, alt, _SHARES_NOTE)}")
     return "".join(parts)

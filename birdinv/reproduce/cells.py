@@ -11,7 +11,8 @@ from typing import Any
 from birdinv.data.manifests import load_manifest
 from birdinv.errors import BirdinvError
 from birdinv.reproduce.presets import PRESETS
-from birdinv.reproduce.tables import BUDGETS, TABLES, Row, Table
+from birdinv.reproduce.table import BUDGETS, Row, Table
+from birdinv.reproduce.tables import TABLES
 from birdinv.training.config import TrainConfig
 from birdinv.words import counted
 

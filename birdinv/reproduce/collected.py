@@ -12,7 +12,7 @@ from typing import Any
 from birdinv.errors import BirdinvError
 from birdinv.reproduce.cells import Cell, all_cells
 from birdinv.reproduce.results import is_number, load_result
-from birdinv.reproduce.tables import Table
+from birdinv.reproduce.table import Table
 from birdinv.words import counted
 
 

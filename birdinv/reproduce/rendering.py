@@ -24,7 +24,8 @@ from birdinv.reproduce.collected import (
     ranges,
 )
 from birdinv.reproduce.results import is_number
-from birdinv.reproduce.tables import TABLES, Table
+from birdinv.reproduce.table import Table
+from birdinv.reproduce.tables import TABLES
 
 _COLUMNS = 80  # of a terminal
 _LONGEST = 400  # characters that are taken over of a text in a result file

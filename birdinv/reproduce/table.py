@@ -1,0 +1,68 @@
+"""What a table is made of: rows, each a network and how it is trained, and how long they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+BUDGETS = ("smoke", "cpu", "paper")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: a network and how it is trained.
+
+    Attributes:
+        settings: of `TrainConfig`; a preset's go before them.
+        published: accuracy in % by number of labels, None where the table has no number; the
+            number of labels is None where every label is used.
+        std: of the published number, by number of labels.
+        preset: the only one it makes sense with; None takes the table's, or what is asked for.
+        epochs, checks: by budget, where the table's are too many for this network.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    published: Mapping[int | None, float | None]
+    std: Mapping[int | None, float] = field(default_factory=dict)
+    preset: str | None = None
+    epochs: Mapping[str, float] = field(default_factory=dict)
+    checks: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper.
+
+    Attributes:
+        unit: "accuracy" or "error", as the paper prints it; `Row.published` is always accuracy.
+        dataset: the one of the paper.
+        stand_ins: others that a row may be run on, of which nothing was published, and how many
+            labels then.
+        presets: the one to take when none is asked for, then the others.
+        epochs: of the larger set, by budget; `checks` validations in a run of the budget.
+        steps: by budget, in place of epochs; the last weights are then kept, as there is one
+            validation, at the end.
+    """
+
+    name: str
+    title: str
+    source: str
+    unit: Literal["accuracy", "error"]
+    dataset: str
+    presets: tuple[str, ...]
+    epochs: Mapping[str, float]
+    checks: Mapping[str, int]
+    rows: tuple[Row, ...]
+    stand_ins: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    steps: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data set of the paper, then the stand-ins."""
+        return (self.dataset, *self.stand_ins)
+
+    def labels(self, row: Row, dataset: str) -> tuple[int | None, ...]:
+        """The numbers of labels that a row is run with on a data set."""
+        return self.stand_ins.get(dataset, tuple(row.published))
