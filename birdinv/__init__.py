@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from birdinv import networks as networks
     from birdinv import prediction as prediction
     from birdinv.audio.store import Store as Store
+    from birdinv.auto_encoding import WhatWhereObjective as WhatWhereObjective
     from birdinv.balance import Balance as Balance
     from birdinv.data.segmenting import segment as segment
     from birdinv.energy_based import EnergyObjective as EnergyObjective
@@ -49,6 +50,7 @@ _HOME = {
     "Terms": "terms",
     "UNLABELED": "terms",
     "WeightedObjective": "losses",
+    "WhatWhereObjective": "auto_encoding",
     "energy": "energy_based",
     "evaluate": "evaluation",
     "invert": "inversion",
@@ -72,6 +74,7 @@ __all__ = [
     "Store",
     "Terms",
     "WeightedObjective",
+    "WhatWhereObjective",
     "__version__",
     "energy",
     "evaluate",

@@ -33,13 +33,17 @@ _DISTANCES: dict[str, Distance] = {"squared": squared, "cosine": cosine}
 
 @dataclass(frozen=True)
 class Weighing:
-    """`scale(K) (label CE + entropy E) + reconstruction Σ_l levels[l] R^(l)` at one step."""
+    """`scale(K) (label CE + entropy E) + reconstruction Σ_l levels[l] R^(l)` at one step.
+
+    And `sparsity` times the sum over `layers` of the mean `|z^(l)|`.
+    """
 
     label: float | Tensor
     entropy: float | Tensor
     reconstruction: float | Tensor = 1.0
     levels: Sequence[float | Tensor] = (1.0,)  # of the input, then of each of `layers`
     layers: Sequence[str] = ()
+    sparsity: float | Tensor = 0.0
     entropy_of_all: bool = False  # also of the labelled samples
     scale: Callable[[int], float] = lambda classes: 1.0
 
@@ -122,10 +126,13 @@ class Objective(ABC):
             )
         samples = Samples(model, y, whole, groups)
         levels: dict[str, Tensor] = {}
-        if _counts(weighing.reconstruction) and any(map(_counts, weighing.levels)):
-            back = reconstruct(model, x, weighing.layers, exact=self.exact)
+        back = None
+        rebuilds = _counts(weighing.reconstruction) and any(map(_counts, weighing.levels))
+        if rebuilds or _counts(weighing.sparsity):
+            back = self.reconstruct(model, x, weighing.layers)
             logits = back.logits
-            levels = self._levels(back, x, samples, weighing.levels)
+            if rebuilds:
+                levels = self._levels(back, x, samples, weighing.levels)
         else:
             logits = model(x)
             check_logits(logits, x)
@@ -134,7 +141,7 @@ class Objective(ABC):
         scale = weighing.scale(logits.shape[1])
         ramp = weight_at("ramp", self.ramp, step, most=1)
         parts: list[Tensor] = []
-        ce = e = rebuilt = kept = agreed = None
+        ce = e = rebuilt = kept = agreed = active = None
         if _counts(weighing.label):
             ce = samples.mean_of_labelled(cross_entropy(log_probs, y))
             parts.append(_weighed(scale * weighing.label, ce))
@@ -147,6 +154,10 @@ class Objective(ABC):
             pairs = zip(weights, levels.values(), strict=True)
             rebuilt = _sum([_weighed(weight, error) for weight, error in pairs])
             parts.append(_weighed(weighing.reconstruction, rebuilt))
+        if back is not None and _counts(weighing.sparsity):
+            outputs = [z for z, _ in back.layers.values()]
+            active = _sum([samples.mean(z.abs().flatten(1).mean(dim=1)) for z in outputs])
+            parts.append(weighing.sparsity * active)
         if self.balance is not None:
             kept = self.balance.penalty(
                 samples.mean_row_of_unlabelled(log_probs.exp()), seen=samples.any_unlabelled
@@ -173,10 +184,17 @@ class Objective(ABC):
             reconstruction=_detached(rebuilt),
             balance=_detached(kept),
             consistency=_detached(agreed),
+            sparsity=_detached(active),
             levels={name: error.detach() for name, error in levels.items()},
             histogram=histogram,
             logits=logits.detach(),
         )
+
+    def reconstruct(
+        self, model: nn.Module, x: Tensor, layers: Sequence[str] = ()
+    ) -> Reconstruction:
+        """Logits and what this objective penalises the reconstructions of; see `inversion`."""
+        return reconstruct(model, x, layers, exact=self.exact)
 
     def __repr__(self) -> str:
         shown = {k: v for k, v in vars(self).items() if k != "watch"}

@@ -21,8 +21,9 @@ class Terms:
 
     Attributes:
         total: scalar to call `backward` on.
-        cross_entropy, entropy, reconstruction, balance, consistency: scalars, before their weights;
-            the reconstruction is the sum over levels, each with its `γ^(l)` or `1/L`.
+        cross_entropy, entropy, reconstruction, balance, consistency, sparsity: scalars, before
+            their weights; the reconstruction is the sum over levels, each with its own: `γ^(l)`,
+            `1/L`, or `λ_rec` and `λ_M`.
         levels: `R^(l)` by layer, "input" first, as they enter `reconstruction`.
         histogram: predicted classes of the unlabelled samples, counts `[K]`.
         logits: `[N, K]`.
@@ -37,6 +38,7 @@ class Terms:
     histogram: Tensor
     logits: Tensor = field(repr=False)
     consistency: Tensor | None = None
+    sparsity: Tensor | None = None
 
 
 def log_probabilities(logits: Tensor) -> Tensor:

@@ -17,15 +17,21 @@ from .options import ANY_PATH, command_line, common, warn
 @click.option(
     "--objective",
     type=click.Choice(
-        ["few-labels", "supervised", "weighted", "global", "multiscale", "layer-weighted"]
+        ["few-labels", "supervised", "weighted", "global", "multiscale", "layer-weighted", "swwae"]
     ),
     help="few-labels where there is unlabelled audio, else weighted.",
+)
+@click.option(
+    "--network",
+    help="bird10; swwae: and a notation for an encoder with a decoder, see docs/swwae.md.",
 )
 @click.option("--alpha", type=float, help="Weight of the labels; weighted: 0.7.")
 @click.option(
     "--beta", type=float, help="weighted: reconstruction against entropy, 0.3; few-labels: entropy."
 )
 @click.option("--gamma", type=float, help="few-labels, layer-weighted: reconstruction.")
+@click.option("--lambda-rec", type=float, help="swwae: reconstruction of the input.")
+@click.option("--lambda-mid", type=float, help="swwae: reconstruction of the levels between.")
 @click.option("--balance", type=float, help="Weight that keeps classes from emptying.")
 @click.option("--ramp", type=float, help="Epochs over which entropy, balance, consistency come in.")
 @click.option(

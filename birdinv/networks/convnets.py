@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import nn
 
 from birdinv.networks.images import ImageNetwork, Options, Window
+from birdinv.networks.layers import draw_weights
 from birdinv.networks.lean import Conv2d
 
 WHOLE = 0  # pooling over all that is left
@@ -54,7 +55,7 @@ class ConvNet(ImageNetwork):
             size = [side // pool if pool else 1 for side in size]
             inputs = outputs
         self.head = self._head(inputs, classes)
-        self.draw_weights()
+        draw_weights(self)
 
     def _head(self, inputs: int, classes: int) -> nn.Module:
         return nn.Sequential(Conv2d(inputs, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())

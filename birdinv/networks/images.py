@@ -157,18 +157,6 @@ class ImageNetwork(nn.Module):
             )
         self.sizes = {"classes": classes, "shape": [channels, height, width], **asdict(options)}
 
-    def draw_weights(self) -> None:
-        """Draws every weight by He et al. 2015 from torch's global generator; biases are zero.
-
-        torch's own draw is 2.4 times smaller, and leaves the logits of a deep network so small that
-        the first epochs go into nothing else. SPL B.2 has Glorot's, between the two.
-        """
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight, SLOPE, nonlinearity="leaky_relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
     def add_layer(self, name: str, layer: nn.Module) -> None:
         """Adds the next layer."""
         self.add_module(name, layer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 SLOPE = 0.01  # of the LeakyReLU; in no paper, the first author's later code
 
@@ -32,3 +32,17 @@ def normalise(x: Tensor) -> Tensor:
 def _peak(flat: Tensor) -> Tensor:
     """`max|x|` of each row, without a copy of all of them: this runs for every batch."""
     return torch.maximum(flat.amax(dim=1, keepdim=True), -flat.amin(dim=1, keepdim=True))
+
+
+def draw_weights(model: nn.Module) -> None:
+    """Draws every weight by He et al. 2015 from torch's global generator; biases are zero.
+
+    torch's own draw is 2.4 times smaller, and leaves the logits of a deep network so small that
+    the first epochs go into nothing else. SPL B.2 has Glorot's, between the two.
+    """
+    for module in model.modules():
+        weight, bias = (getattr(module, name, None) for name in ("weight", "bias"))
+        if isinstance(weight, nn.Parameter) and weight.ndim > 1:  # that of a batch norm is not
+            nn.init.kaiming_normal_(weight, SLOPE, nonlinearity="leaky_relu")
+            if bias is not None:
+                nn.init.zeros_(bias)

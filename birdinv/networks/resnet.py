@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from birdinv.errors import BirdinvError
 from birdinv.networks.images import ImageNetwork, Options
+from birdinv.networks.layers import draw_weights
 from birdinv.networks.lean import Conv2d
 
 STAGES = 3
@@ -87,11 +88,11 @@ class Resnet(ImageNetwork):
             self.add_layer(f"block{number}", block)
             inputs = outputs
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
-        self.draw_weights()
+        self._draw_weights()
 
-    def draw_weights(self) -> None:
+    def _draw_weights(self) -> None:
         """As other networks, but that both parts of a block add up to what came into it."""
-        super().draw_weights()
+        draw_weights(self)
         for block in self.children():
             if isinstance(block, ResidualBlock):
                 # Of E[z²] a draw of variance 1/inputs keeps all by a linear map, and half through a

@@ -30,6 +30,7 @@ _NEW_SETTINGS = {
     "enough": 0.0,
     "steps": None,
     "keep": "best",
+    "pad": 0,
 }
 LOCKED_S = 10.0  # far longer than reading and writing a result takes
 
@@ -196,6 +197,15 @@ def _names(cell: Cell) -> dict[str, Any]:
 
 def used_settings(config: TrainConfig) -> dict[str, Any]:
     """All settings but the seed, and but those that the objective has no use for."""
-    used = {"weighted": {"alpha", "beta"}, "layer-weighted": {"alpha", "beta", "gamma"}}
-    unused = {"seed", "alpha", "beta", "gamma"} - used.get(config.objective, set())
+    of_swwae = {
+        *("lambda_nll", "lambda_rec", "lambda_mid"),
+        *("sparsity", "pretrain", "freeze"),
+    }
+    used = {
+        "weighted": {"alpha", "beta"},
+        "layer-weighted": {"alpha", "beta", "gamma"},
+        "swwae": of_swwae,
+    }
+    unused = {"seed", "alpha", "beta", "gamma"} | of_swwae
+    unused -= used.get(config.objective, set())
     return {key: value for key, value in config.to_dict().items() if key not in unused}

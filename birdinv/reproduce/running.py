@@ -77,7 +77,7 @@ def run_cell(
         config = cell.config(seed, threads=threads)
         run = runs / cell.table.name / cell.name / f"seed-{seed}"
         task = (
-            images_task(cell.dataset, root, cell.labels, seed)
+            images_task(cell.dataset, root, cell.labels, seed, config.pad)
             if images
             else _recordings(cell, root, runs, seed)
         )

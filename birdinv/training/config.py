@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from birdinv.auto_encoding import WhatWhereObjective
 from birdinv.balance import Balance
 from birdinv.consistency import (
     Consistency,
@@ -20,14 +21,15 @@ from birdinv.data.augmentation import AUGMENTATIONS
 from birdinv.data.background import Background
 from birdinv.data.batches import Drawing
 from birdinv.errors import SettingError
-from birdinv.loss_weights import linear
+from birdinv.loss_weights import linear, piecewise
 from birdinv.losses import LayerWeightedObjective, ParameterFreeObjective, WeightedObjective
+from birdinv.networks import WHAT_WHERE
 from birdinv.objective import Objective
 
-# layer-weighted is INV 11 with all γ^(l) = γ / L. The last two leave a term of the multiscale
-# objective out, to see what it was good for.
+# layer-weighted is INV 11 with all γ^(l) = γ / L, swwae SW 1. The last two leave a term of the
+# multiscale objective out, to see what it was good for.
 OBJECTIVES = (
-    *("supervised", "weighted", "global", "multiscale", "layer-weighted"),
+    *("supervised", "weighted", "global", "multiscale", "layer-weighted", "swwae"),
     *("entropy", "reconstruction"),
 )
 SCHEDULES: Mapping[str, Callable[[float], float]] = {  # of the learning rate, over [0, 1)
@@ -56,6 +58,14 @@ class TrainConfig:
     alpha: float = 0.7  # INV fig. 2: (0.7, 0.3) was the best on birds
     beta: float = 0.3
     gamma: float = 1.0  # of layer-weighted: of the mean over the input and all layers
+    lambda_nll: float = 1.0  # of swwae (SW 1): of the labels,
+    lambda_rec: float = 1.0  # of the input,
+    lambda_mid: float = 0.2  # and of the levels between (SW table 3 has these two)
+    sparsity: float = 0.0  # of swwae: L1 of the pooled levels, which SW table 4 compares with
+    pretrain: float = (
+        0.0  # of swwae: share of steps without labels, before those without decoder
+    )
+    freeze: bool = False  # then the encoder learns no more (SW table 4, unsup-sfx)
     balance: float = 0.0  # κ; the papers have none
     balance_memory: float = 0.0  # of the mean prediction, from batch to batch
     consistency: str = "none"  # what a rival asks of unlabelled samples, on top of the objective
@@ -79,6 +89,7 @@ class TrainConfig:
     dropout: float | None = None  # None = the network's own: 0.5 in bird10 (INV A.2)
     average: float = 0.0  # decay of the moving average of the weights that is judged and kept
     translate: int = 0  # most pixels by which training images are moved; the papers move none
+    pad: int = 0  # black pixels round images: SW has those of MNIST at 32 × 32
     precision: str = "float32"
     seed: int = 0
     threads: int = 1  # of the CPU; the same bits come only from the same number
@@ -97,6 +108,16 @@ class TrainConfig:
             ("alpha", 0 <= self.alpha <= 1, "a number from 0 to 1"),
             ("beta", 0 <= self.beta <= 1, "a number from 0 to 1"),
             ("gamma", 0 <= self.gamma < math.inf, "a number from 0"),
+            *(
+                (name, 0 <= getattr(self, name) < math.inf, "a number from 0")
+                for name in ("lambda_nll", "lambda_rec", "lambda_mid", "sparsity")
+            ),
+            ("pretrain", 0 <= self.pretrain < 1, "a fraction from 0 to below 1"),
+            (
+                "network",
+                self.objective != "swwae" or self.network.startswith(WHAT_WHERE),
+                f"one with a decoder for --objective swwae, such as {WHAT_WHERE}(64)5c-2p-10fc",
+            ),
             ("balance", 0 <= self.balance < math.inf, "a number from 0"),
             ("balance_memory", 0 <= self.balance_memory < 1, "a fraction from 0 to below 1"),
             ("consistency_weight", 0 <= self.consistency_weight < math.inf, "a number from 0"),
@@ -124,6 +145,7 @@ class TrainConfig:
                 "a fraction above 0, such as 0.99: the mean teacher is the average",
             ),
             ("translate", 0 <= self.translate <= 1024, "0 to 1024 pixels"),
+            ("pad", 0 <= self.pad <= 1024, "0 to 1024 pixels"),
             ("threads", 1 <= self.threads <= 1024, "1 to 1024"),
             ("seed", 0 <= self.seed < 2**32, "0 to 4294967295"),
         ):
@@ -132,11 +154,12 @@ class TrainConfig:
                 raise SettingError(f"{option} is {getattr(self, name)}; give {expected}")
 
     def make_objective(
-        self, steps_per_epoch: int, layers: int, unlabelled: float = math.inf
+        self, steps: int, steps_per_epoch: int, layers: int, unlabelled: float = math.inf
     ) -> Objective:
-        """The objective (INV 10 and 11, MS 6 and 8) these settings name, or an ablation of it.
+        """The objective (INV 10, 11, MS 6, 8, SW 1) these settings name, or an ablation of it.
 
         Args:
+            steps: of the run.
             layers: how many the network has, the logits aside.
             unlabelled: how many unlabelled recordings there are for each labelled one. Where they
                 are few, their classes are seldom as balanced as those of the labelled ones.
@@ -156,6 +179,17 @@ class TrainConfig:
             return LayerWeightedObjective(
                 self.alpha, self.beta, self.gamma / (1 + layers), **shared
             )
+        if self.objective == "swwae":
+            first = self.steps_without_labels(steps)
+            rec, mid, nll = (
+                piecewise({0: before, first: after}) if first else (before or after)
+                for before, after in (
+                    (self.lambda_rec, 0.0),
+                    (self.lambda_mid, 0.0),
+                    (0.0, self.lambda_nll),
+                )
+            )
+            return WhatWhereObjective(rec, mid, nll=nll, sparsity=self.sparsity, **shared)
         if self.objective == "global":
             return ParameterFreeObjective("global", **shared)
         if self.objective == "entropy":
@@ -184,13 +218,22 @@ class TrainConfig:
     @property
     def uses_unlabelled(self) -> bool:
         """Whether unlabelled samples teach anything, and so take half of each batch."""
-        weighted = self.objective == "weighted" and self.alpha < 1
-        others = self.objective not in ("weighted", "supervised")
-        return weighted or others or self.balance > 0 or self.consistency != "none"
+        own = {
+            "supervised": False,
+            "weighted": self.alpha < 1,
+            "swwae": max(self.lambda_rec, self.lambda_mid, self.sparsity) > 0,
+        }.get(self.objective, True)
+        return own or self.balance > 0 or self.consistency != "none"
+
+    def steps_without_labels(self, steps: int) -> int:
+        """With how many of `steps` a run begins that has two parts; else 0."""
+        return min(max(1, round(self.pretrain * steps)), steps - 1) if self.pretrain else 0
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of one step of `steps`."""
-        return self.learning_rate * SCHEDULES[self.schedule](step / steps)
+        """The learning rate of one step of `steps`; a part of a run has the schedule for itself."""
+        first = self.steps_without_labels(steps)
+        done = step / first if step < first else (step - first) / (steps - first)
+        return self.learning_rate * SCHEDULES[self.schedule](done)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

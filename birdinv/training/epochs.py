@@ -12,9 +12,12 @@ from torch.nn import functional
 from birdinv.data.batches import Source
 from birdinv.evaluation import accuracies
 from birdinv.training.alarms import SHARES
-from birdinv.training.scoring import layer_errors, log_probabilities
+from birdinv.training.scoring import Reconstruct, layer_errors, log_probabilities
 
-TERMS = ("total", "cross_entropy", "entropy", "reconstruction", "balance", "consistency")
+TERMS = (
+    *("total", "cross_entropy", "entropy", "reconstruction"),
+    *("balance", "consistency", "sparsity"),
+)
 COLUMNS = (
     "epoch",
     "step",
@@ -57,15 +60,21 @@ def train_cells(sums: Mapping[str, float], steps: int, classes: Sequence[str]) -
     return cells
 
 
-def valid_cells(model: nn.Module, valid: Source, device: torch.device) -> dict[str, str]:
-    """How validation stands; nothing without validation samples."""
+def valid_cells(
+    model: nn.Module, valid: Source, device: torch.device, reconstruct: Reconstruct
+) -> dict[str, str]:
+    """How validation stands; nothing without validation samples.
+
+    Args:
+        reconstruct: the objective's.
+    """
     if not len(valid):
         return {}
     log_probs = log_probabilities(model, valid, device)
     labels, recordings = valid.labels, valid.recordings
     by_sample, by_recording = accuracies(log_probs, labels, recordings)
     loss = functional.nll_loss(torch.from_numpy(log_probs), torch.from_numpy(labels))
-    errors = layer_errors(model, valid, device)
+    errors = layer_errors(model, valid, device, reconstruct)
     pieces = len(np.unique(recordings)) < len(labels)  # an image is no piece of anything
     return {
         "valid_cross_entropy": f"{float(loss):.6f}",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from birdinv.data.augmentation import Change
 from birdinv.data.images import Images, read_images
@@ -27,10 +28,13 @@ class ImageSamples:
         images: all of a split.
         positions: int64 `[S]`, those that take part.
         known: whether their labels may be used.
+        pad: black pixels to put round them, before they are normalised.
     """
 
-    def __init__(self, images: Images, positions: np.ndarray, *, known: bool = True) -> None:
-        self._pixels, self._positions = images.pixels, positions
+    def __init__(
+        self, images: Images, positions: np.ndarray, *, known: bool = True, pad: int = 0
+    ) -> None:
+        self._pixels, self._positions, self._pad = images.pixels, positions, pad
         self.labels = (
             images.labels[positions]
             if known
@@ -53,7 +57,7 @@ class ImageSamples:
     def inputs(self, which: np.ndarray, change: Change | None = None) -> Tensor:
         """Normalised float32 images `[B, C, H, W]` for int64 numbers `[B]`, changed before that."""
         pixels = torch.from_numpy(np.ascontiguousarray(self._pixels[self._positions[which]]))
-        samples = pixels.to(torch.float32)
+        samples = functional.pad(pixels.to(torch.float32), [self._pad] * 4)
         return normalise(samples if change is None else change(samples))
 
     def classes(self, which: np.ndarray) -> Tensor:
@@ -61,13 +65,17 @@ class ImageSamples:
         return torch.from_numpy(self.labels[which])
 
 
-def images_task(dataset: str, root: Path, labels: int | None, draw: int) -> Task:
+def images_task(dataset: str, root: Path, labels: int | None, draw: int, pad: int = 0) -> Task:
     """The training split of a data set of images, with a committed draw of labels.
+
+    Of STL-10, which has a split of images without any label, that one is unlabelled, and training
+    images whose label is not drawn take no part.
 
     Args:
         dataset: name of a manifest of images.
         root: as in `read_images`.
         labels, draw: as in `split_images`.
+        pad: as in `ImageSamples`.
 
     Raises:
         BirdinvError: as `read_images` and `split_images`.
@@ -75,20 +83,25 @@ def images_task(dataset: str, root: Path, labels: int | None, draw: int) -> Task
     manifest = load_manifest(dataset)
     images = read_images(dataset, root, "train")
     split = split_images(dataset, images, labels, draw)
+    others, unlabelled = images, split.unlabelled
+    if "unlabeled" in manifest.splits:
+        others = read_images(dataset, root, "unlabeled")
+        unlabelled = np.arange(len(others))
+    channels, *sides = manifest.shape
     return Task(
         origin=f"{dataset} in {root}",
         classes=list(manifest.classes),
-        shape=tuple(manifest.shape),
-        labelled=ImageSamples(images, split.labelled),
-        unlabelled=ImageSamples(images, split.unlabelled, known=False),
-        valid=ImageSamples(images, split.valid),
+        shape=(channels, *(side + 2 * pad for side in sides)),
+        labelled=ImageSamples(images, split.labelled, pad=pad),
+        unlabelled=ImageSamples(others, unlabelled, known=False, pad=pad),
+        valid=ImageSamples(images, split.valid, pad=pad),
         identity={"dataset": dataset, "labels": labels, "draw": draw, "split_hash": split.hash},
         facts={
             "root": str(root.resolve()),
             "classes": list(manifest.classes),
             "counts": {
                 "labelled_images": len(split.labelled),
-                "unlabelled_images": len(split.unlabelled),
+                "unlabelled_images": len(unlabelled),
                 "valid_images": len(split.valid),
             },
         },
@@ -106,10 +119,11 @@ def samples_to_judge(info: Mapping[str, Any], split: str, root: Path | None) -> 
         BirdinvError: the images are not there, or are not those of the run.
     """
     dataset, root = str(info["dataset"]), root or Path(str(info.get("root")))
+    pad = int(info["config"].get("pad", 0))
     if split == "test":
         images = read_images(dataset, root, "test")
-        return ImageSamples(images, np.arange(len(images)))
-    task = images_task(dataset, root, info.get("labels"), int(info.get("draw", 0)))
+        return ImageSamples(images, np.arange(len(images)), pad=pad)
+    task = images_task(dataset, root, info.get("labels"), int(info.get("draw", 0)), pad)
     if task.identity["split_hash"] != info.get("split_hash"):
         raise BirdinvError(
             f"{root} holds other images of {dataset} than the run was trained on (their hashes "

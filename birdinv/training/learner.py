@@ -20,6 +20,7 @@ from birdinv.training.alarms import SHARES
 from birdinv.training.checkpoint import Stateful
 from birdinv.training.config import TrainConfig
 from birdinv.training.epochs import TERMS
+from birdinv.training.scoring import Reconstruct
 from birdinv.training.task import Task
 
 WARM = 10  # steps: the average of the weights begins with as few of them
@@ -60,8 +61,11 @@ class Learner:
             labelled_only=not config.uses_unlabelled,
             drawing=config.drawing(task.background),
         )
+        self.steps_per_epoch = self._batches.steps_per_epoch
+        self.steps = config.steps or max(1, round(config.epochs * self.steps_per_epoch))
         self._objective = config.make_objective(
-            self._batches.steps_per_epoch,
+            self.steps,
+            self.steps_per_epoch,
             len(self.model.layers),  # type: ignore[arg-type]  # all our networks have them
             _how_many(task.unlabelled) / max(1, _how_many(task.labelled)),
         )
@@ -72,8 +76,6 @@ class Learner:
             if device.type == "cpu"
             else torch.cuda.default_generators[device.index]
         )
-        self.steps_per_epoch = self._batches.steps_per_epoch
-        self.steps = config.steps or max(1, round(config.epochs * self.steps_per_epoch))
         self.steps_per_check = max(1, round(config.check_every * self.steps_per_epoch))
 
     @property
@@ -85,6 +87,11 @@ class Learner:
         if self._objective.balance is not None:
             parts["balance"] = self._objective.balance
         return parts
+
+    @property
+    def reconstruct(self) -> Reconstruct:
+        """Whose reconstructions are to be judged: by inversion, or by the network's decoder."""
+        return self._objective.reconstruct
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -98,6 +105,10 @@ class Learner:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(step)
+        if self._config.freeze:
+            learns = step < self._config.steps_without_labels(self.steps)
+            for parameter in self.model.encoder_parameters():  # type: ignore[operator]  # an SWWAE
+                parameter.requires_grad_(learns)
         x, y, groups, view = self._batches.batch(step).to(self._device)
         self._generator.manual_seed(_mixed(self._config.seed, step))  # of dropout
         self.optimiser.zero_grad(set_to_none=True)

@@ -145,7 +145,7 @@ def train_task(
                         "step": str(state.step),
                         "learning_rate": f"{learner.rate(state.step - 1):.8g}",
                         **train_cells(state.sums, steps, task.classes),
-                        **valid_cells(learner.judged, task.valid, place),
+                        **valid_cells(learner.judged, task.valid, place, learner.reconstruct),
                         "seconds": f"{time.monotonic() - started:.3f}",
                     }
                     state.rows.append(row)

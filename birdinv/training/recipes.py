@@ -40,6 +40,16 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "steps": 1000,
         "keep": "last",
     },
+    # An encoder as wide as bird10 (INV A.2), with poolings side by side.
+    "swwae": {
+        "network": "swwae:(42)1024c/512-2p-(42)3c-2p-32fc-Kfc",
+        "objective": "swwae",
+        "batch_size": 64,
+        "augment": "light",
+        "average": 0.99,
+        "steps": 1000,
+        "keep": "last",
+    },
 }
 
 
@@ -81,6 +91,8 @@ def _without_effect(name: str, config: TrainConfig) -> set[str]:
         unused -= {"alpha", "beta"}
     if config.objective == "layer-weighted":
         unused.discard("gamma")
+    if config.objective != "swwae":
+        unused |= {"lambda_rec", "lambda_mid"}
     if config.consistency == "none":
         unused.add("consistency_weight")
     if config.consistency not in ("pseudo-labels", "fixmatch"):

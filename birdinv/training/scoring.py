@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from birdinv.audio.store import Store
@@ -16,7 +16,7 @@ from birdinv.data.batches import Segments, Source
 from birdinv.errors import BirdinvError
 from birdinv.evaluation import Evaluation, evaluate
 from birdinv.files import read_json, write_json
-from birdinv.inversion import reconstruct
+from birdinv.inversion import Reconstruction
 from birdinv.networks.saved import load_model
 from birdinv.threads import cpu_threads
 from birdinv.training.images import samples_to_judge
@@ -24,6 +24,8 @@ from birdinv.training.partition import read_roles
 
 BATCH = 512
 ERROR_SAMPLES = 256
+
+Reconstruct = Callable[[nn.Module, Tensor, Sequence[str]], Reconstruction]
 
 
 @torch.no_grad()
@@ -42,10 +44,16 @@ def log_probabilities(model: nn.Module, samples: Source, device: torch.device) -
     return torch.cat(parts).numpy()
 
 
-def layer_errors(model: nn.Module, samples: Source, device: torch.device) -> dict[str, float]:
+def layer_errors(
+    model: nn.Module, samples: Source, device: torch.device, reconstruct: Reconstruct
+) -> dict[str, float]:
     """Mean `R^(l)/D^(l)` (MS 7) of the input and of each layer, in eval mode, on a few samples.
 
-    They are `ERROR_SAMPLES` at most, evenly spread, the same at every call.
+    They are `ERROR_SAMPLES` at most, evenly spread, the same at every call. A layer that is its own
+    reconstruction, such as the one a decoder begins with, is left out.
+
+    Args:
+        reconstruct: the objective's.
     """
     count = min(ERROR_SAMPLES, len(samples))
     x = samples.inputs(np.arange(count) * len(samples) // count).to(device)
@@ -57,7 +65,11 @@ def layer_errors(model: nn.Module, samples: Source, device: torch.device) -> dic
     finally:
         model.train(training)
     pairs = {"input": (x, back.x_hat), **back.layers}
-    return {name: float((z_hat - z).square().mean()) for name, (z, z_hat) in pairs.items()}
+    return {
+        name: float((z_hat - z).square().mean())
+        for name, (z, z_hat) in pairs.items()
+        if z is not z_hat
+    }
 
 
 def evaluate_run(
