@@ -18,6 +18,7 @@ benchmark: .venv/installed
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/few_labels.py
 	$(BIN)/python benchmarks/recipe.py
+	$(BIN)/python benchmarks/swwae.py
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

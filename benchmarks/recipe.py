@@ -59,10 +59,9 @@ def learner(store: Path, way: str) -> Learner:
     return Learner(task, config, torch.device("cpu"))
 
 
-def seconds_a_step(store: Path, turns: int) -> dict[str, list[float]]:
-    """Of each way, turn by turn."""
-    learners = {way: learner(store, way) for way in WAYS}
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
+def times_by_turns(learners: dict[str, Learner], turns: int) -> dict[str, list[float]]:
+    """Seconds a step of each, turn by turn."""
+    found: dict[str, list[float]] = {way: [] for way in learners}
     for turn in range(turns + 1):
         for way, one in learners.items():
             started = time.perf_counter()
@@ -111,7 +110,7 @@ def main() -> None:
         chorus = write_chorus(Path(folder) / "chorus", recordings_per_species=12)
         store = Path(folder) / "store"
         segment([chorus.labelled], store, unlabelled=[chorus.unlabelled])
-        times = seconds_a_step(store, given.turns)
+        times = times_by_turns({way: learner(store, way) for way in WAYS}, given.turns)
         peaks = {way: peak_mb(store, way) for way in WAYS}
     base = times["supervised"]
     ways = {

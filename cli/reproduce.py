@@ -73,8 +73,8 @@ def command(
 ) -> int:
     """Run a table of the papers, a cell at a time.
 
-    NAME is inv-table2, inv-figure2, ms-table2, ms-table3, mnist-ablation, birds-few-labels or
-    birds-suggest. Every cell leaves one JSON file in RESULTS/NAME, and RESULTS/README.md sets them
+    NAME is inv-table2, inv-figure2, ms-table2, ms-table3, mnist-ablation, birds-few-labels,
+    birds-suggest, sw-figure2 to 4, sw-table1 to 5 or sw-birds. Every cell leaves one JSON file in RESULTS/NAME, and RESULTS/README.md sets them
     all beside the published numbers. What is there is not run again; Ctrl-C saves, and the same
     command goes on.
     """
@@ -93,12 +93,16 @@ def command(
         for used in dict.fromkeys(cell.preset for cell in found):
             click.echo(f"preset {used}: {PRESETS[used].about}")
         return 0
-    if figure:
+
+    def draw() -> None:
         from birdinv.reproduce.figures import write_figures
 
         for path in write_figures(found, results=results, runs=runs, root=root):
             click.echo(f"figure: {path}")
         click.echo(f"table: {write_readme(results)}")
+
+    if figure:
+        draw()
         return 0
     folder = data_root(root)
     for cell in found:
@@ -116,5 +120,8 @@ def command(
         )
         click.echo(cell_line(cell, result))
         write_readme(results)  # after each: the next one may take hours
-    click.echo(f"table: {results / 'README.md'}")
+    if found[0].table.unit == "reconstruction":  # of which pictures say more than numbers
+        draw()
+    else:
+        click.echo(f"table: {results / 'README.md'}")
     return 0

@@ -5,8 +5,8 @@
 The ranks follow from the counts of the classes in the manifests and from SEED of
 `birdinv.data.rank_lists`: NumPy's `default_rng([SEED, labels, draw])`, and `[SEED, 0, 0]` for the
 validation images. The hash of the images they pick is computed from the data sets in --root, or
-carried over, without it, from the lists that are there. For SVHN, whose official files were not at
-hand, there is none.
+carried over, without it, from the lists that are there. For SVHN and STL-10, whose official files
+were not at hand, there is none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ from birdinv.data.rank_lists import (
 from birdinv.data.subsets import images_hash, order_images, pick
 from birdinv.files import whole_file
 
-SIZES = {"mnist": (50, 100, 600, 1000, 3000), "svhn": (500, 1000), "cifar10": (4000, 8000)}
+SIZES = {
+    "mnist": (50, 100, 600, 1000, 3000),
+    "svhn": (500, 1000),
+    "cifar10": (4000, 8000),
+    "stl10": (1000,),
+}
 AT_HAND = ("mnist", "cifar10")
 
 

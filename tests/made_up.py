@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from birdinv.reproduce.cells import Cell, cells
-from birdinv.reproduce.results import add_seed, begin_result
+from birdinv.reproduce.results import add_seed, begin_result, measured
 
 LAYERS = ("input", "layer1", "layer2")
 
@@ -45,14 +45,14 @@ def write_result(
     curves: Sequence[list[dict[str, float]]] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes the result of seeds 0, 1 … with these accuracies."""
+    """Writes the result of seeds 0, 1 … with these accuracies, or what the table measures."""
     path = cell.file(results)
     result = begin_result(cell, cell.config(0), "cpu", path) | dict(changes or {})
     for seed, accuracy in enumerate(test):
         entry = {
             "seed": seed,
-            "valid_accuracy": valid[seed] if valid else accuracy,
-            "test_accuracy": accuracy,
+            f"valid_{measured(cell.table)}": valid[seed] if valid else accuracy,
+            f"test_{measured(cell.table)}": accuracy,
             "epoch": 1.0,
             "seconds": 1800.0,
             "confusion": [],

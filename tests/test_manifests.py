@@ -15,7 +15,7 @@ OFFICIAL = {  # images and the shape of one, by the papers that introduce them
     "mnist": ({"train": 60000, "test": 10000}, (1, 28, 28), 5000),
     "svhn": ({"train": 73257, "test": 26032, "extra": 531131}, (3, 32, 32), 5000),
     "cifar10": ({"train": 50000, "test": 10000}, (3, 32, 32), 5000),
-    "stl10": ({"train": 5000, "test": 8000, "unlabeled": 100000}, (3, 96, 96), 0),
+    "stl10": ({"train": 5000, "test": 8000, "unlabeled": 100000}, (3, 96, 96), 1000),
 }
 
 

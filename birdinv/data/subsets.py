@@ -144,9 +144,6 @@ def _require_size(manifest: Manifest, labels: int) -> None:
             known = ", ".join(map(str, sizes))
             raise SettingError(f"no list of {labels} labels of {name}; there are lists of {known}")
         return
-    if not manifest.valid:
-        why = f": {manifest.notes}" if manifest.notes else ""
-        raise SettingError(f"no lists of labels of {name}{why}; take all its labels (None)")
     most = min(left) * classes
     if labels < classes or labels % classes or labels > most:
         missing = f", {classes - labels} of which would be missing" if labels < classes else ""

@@ -45,7 +45,7 @@ Layer = Conv | Pool | Dense
 
 
 def parse(text: str) -> tuple[Layer, ...]:
-    """The layers of a network in SW's notation; spaces do not matter.
+    """The layers of a network in SW's notation; spaces between its parts do not matter.
 
     Convolutions come first, at most one pooling after each, and fully connected layers last.
 
@@ -85,7 +85,7 @@ class _Reader:
             return Conv(filters, kernel, self._number("stride") if self.take("/") else 1)
         if self.take("K"):
             self._expect("fc")
-            return Dense(None)
+            return self._dense(None, before, start)
         if not _is_digit(self._peek()):
             self.refuse("expected a layer: (64)5c, 2p or 10fc")
         number = self._digits()
@@ -101,7 +101,12 @@ class _Reader:
             return Pool(self._checked("window", number, start))
         if not self.take("fc"):
             self.refuse(f"expected p or fc after {number}, or ({number}) for filters")
-        return Dense(self._checked("units", number, start))
+        return self._dense(self._checked("units", number, start), before, start)
+
+    def _dense(self, units: int | None, before: Layer | None, start: int) -> Dense:
+        if before is None:
+            self._refuse(start, "a network has to begin with a convolution")
+        return Dense(units)
 
     @property
     def ended(self) -> bool:
@@ -123,7 +128,8 @@ class _Reader:
         self._refuse(self._at, f"{why}, found {found}")
 
     def _refuse(self, at: int, why: str) -> NoReturn:
-        raise ValueError(f"at character {at + 1}, {why}\n  {self._text}\n  {' ' * at}^")
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in self._text)
+        raise ValueError(f"at character {at + 1}, {why}\n  {text}\n  {' ' * at}^")
 
     def _expect(self, word: str) -> None:
         if not self.take(word):
@@ -144,7 +150,7 @@ class _Reader:
 
     def _checked(self, what: str, digits: str, at: int) -> int:
         most = _MOST[what]
-        if len(digits) > len(str(most)) or not 1 <= int(digits) <= most:
+        if not 1 <= int(digits) <= most:
             self._refuse(at, f"the {what}: expected 1 to {most}, found {digits}")
         return int(digits)
 

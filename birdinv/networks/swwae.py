@@ -15,6 +15,7 @@ from birdinv.networks.same import Deconv, same_conv
 from birdinv.networks.what_where import SoftSwitches, Switches, Upsampling, WhatWhere
 
 LARGEST = 1 << 22  # numbers of one map of one sample
+HEAVIEST = 1 << 30  # weights of one convolution
 
 POOLINGS: Mapping[str, Callable[[Sequence[int], float], WhatWhere]] = {
     "switches": lambda window, beta: Switches(window),
@@ -110,6 +111,7 @@ class SWWAE(nn.Module):
         super().__init__()
         for name, ok, given, expected in (
             ("pooling", pooling in POOLINGS, pooling, f"one of {', '.join(POOLINGS)}"),
+            ("beta", 0 <= beta < math.inf, beta, "a number from 0"),
             ("batch_norm", isinstance(batch_norm, bool), batch_norm, "True or False"),
             ("dropout", 0 <= dropout < 1, dropout, "a fraction from 0 to below 1"),
             ("conv_dropout", 0 <= conv_dropout < 1, conv_dropout, "a fraction from 0 to below 1"),
@@ -136,11 +138,14 @@ class SWWAE(nn.Module):
         }
         channels, *size = shape
         self.layers: tuple[str, ...] = ()
-        self._unpooled: list[tuple[int, ...]] = []  # of each stage the size that it pools
+        self.unpooled: list[tuple[int, ...]] = []  # of each stage the size that it pools
         for number, (convs, window) in enumerate(_stages(layers), 1):
             there: list[nn.Module] = []
             back: list[nn.Module] = []
             for conv in convs:
+                weights = channels * conv.filters * conv.kernel ** len(size)
+                if weights > HEAVIEST:
+                    raise ValueError(f"a convolution of {weights} weights is beyond {HEAVIEST}")
                 there += [
                     same_conv(channels, conv.filters, conv.kernel, conv.stride, size),
                     *([_norm(conv.filters, size)] if batch_norm else []),
@@ -156,7 +161,7 @@ class SWWAE(nn.Module):
                 channels, size = conv.filters, [-(-side // conv.stride) for side in size]
                 if channels * math.prod(size) > LARGEST:
                     raise ValueError(f"a map of {channels} × {size} numbers is beyond {LARGEST}")
-            self._unpooled.append(tuple(size))
+            self.unpooled.append(tuple(size))
             pool = None
             if window is not None:
                 if window > min(size):
@@ -191,7 +196,7 @@ class SWWAE(nn.Module):
         levels = {}
         for i in reversed(range(len(self.layers))):
             what, where = split[i]
-            name, size = self.layers[i], self._unpooled[i]
+            name, size = self.layers[i], self.unpooled[i]
             levels[name] = (what, z)
             pool = getattr(self, name).pool
             if pool is not None:

@@ -56,7 +56,7 @@ def _against_labels(settings: Sequence[Setting], rows: Sequence[str], xlabel: st
         for shift, row in enumerate(rows):
             _line(axis, settings, row, unit, shift)
         finish(axis, ylabel=ylabel, epochs=False)
-        numbers = sorted({setting.labels for setting in settings})
+        numbers = sorted({setting.labels for setting in settings if setting.labels is not None})
         axis.set_xscale("log")
         axis.set_xticks(numbers, [str(number) for number in numbers])
         axis.minorticks_off()
@@ -71,7 +71,7 @@ def _line(axis: Axes, settings: Sequence[Setting], row: str, unit: str, shift: i
     found: Mapping[int, list[float]] = {
         setting.labels: scores
         for setting in settings
-        if (scores := list(setting.scores(row, unit).values()))
+        if setting.labels is not None and (scores := list(setting.scores(row, unit).values()))
     }
     colour, marker, style = _LOOKS[row]
     axis.errorbar(

@@ -41,6 +41,11 @@ _RIVALS: Mapping[str, dict[str, Any]] = {
 }
 
 
+def supervised() -> dict[str, Any]:
+    """The settings of tuned supervised training, but for its length."""
+    return dict(_SUPERVISED)
+
+
 def ours() -> dict[str, Any]:
     """The settings of the recipe, but for its length."""
     return dict(_FEW)

@@ -5,6 +5,7 @@ A pair is two runs of one seed, so of the same split, labelled recordings and in
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,15 @@ class Setting:
     """Results that compare: one data set, number of labels, preset and budget, by row."""
 
     dataset: str
-    labels: int
+    labels: int | None
     preset: str
     budget: str
     rows: Mapping[str, Found]
+
+    @property
+    def count(self) -> str:
+        """How many labels there are, in words."""
+        return "all labelled" if self.labels is None else f"{self.labels} labelled a class"
 
     def scores(self, row: str, unit: str) -> dict[int, float]:
         """By seed the test accuracy in % per "recording" or "segment"; none of a row not run."""
@@ -54,13 +60,14 @@ class Setting:
 
 def settings_of(found: Sequence[Found]) -> list[Setting]:
     """The results of a table, those together that compare."""
-    groups: dict[tuple[str, int, str, str], dict[str, Found]] = {}
+    groups: dict[tuple[str, int | None, str, str], dict[str, Found]] = {}
     for each in found:
         cell = each.cell
-        if cell.labels is not None:
-            key = cell.dataset, cell.labels, cell.preset, cell.budget
-            groups.setdefault(key, {})[cell.row.name] = each
-    return [Setting(*key, rows) for key, rows in sorted(groups.items())]
+        key = cell.dataset, cell.labels, cell.preset, cell.budget
+        groups.setdefault(key, {})[cell.row.name] = each
+    settings = [Setting(*key, rows) for key, rows in groups.items()]
+    many = math.inf
+    return sorted(settings, key=lambda s: (s.dataset, s.labels or many, s.preset, s.budget))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -117,10 +124,7 @@ def gain_tables(found: Sequence[Found]) -> Iterator[str]:
     for setting in settings_of(found):
         if BASE not in setting.rows:
             continue
-        yield (
-            f"### {setting.dataset}, {setting.labels} labelled a class, {setting.preset}, "
-            f"{setting.budget}"
-        )
+        yield (f"### {setting.dataset}, {setting.count}, {setting.preset}, {setting.budget}")
         head = ("Row", "Recordings", "gain", "95 %, over splits", "Segments", "gain", "Pairs")
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for row in setting.rows:

@@ -75,11 +75,11 @@ class Cell:
         manifest = load_manifest(self.dataset)
         if manifest.valid:
             words.append(f"{manifest.valid} training images set apart to choose the epoch on")
-        if manifest.kind == "images":
+        if manifest.kind == "images" and not self.table.source.startswith("SW"):
             words.append("initial weights of He et al., where SPL has Glorot's")
         if self.row.settings.get("options", {}).get("pooling") == "inhibitor":
             words.append("inhibitor connections as we construct them, as no paper defines them")
-        return (*words, *PRESETS[self.preset].deviations)
+        return (*words, *self.table.deviations, *PRESETS[self.preset].deviations)
 
     def file(self, results: Path) -> Path:
         """Where its result lies."""

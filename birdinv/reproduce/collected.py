@@ -11,7 +11,7 @@ from typing import Any
 
 from birdinv.errors import BirdinvError
 from birdinv.reproduce.cells import Cell, all_cells
-from birdinv.reproduce.results import is_number, load_result
+from birdinv.reproduce.results import is_number, load_result, measured
 from birdinv.reproduce.table import Table
 from birdinv.words import counted
 
@@ -43,8 +43,9 @@ class Found:
         return counted(steps, "step") if type(steps) is int else f"{self.epochs:g}"
 
     def scores(self, split: str) -> dict[int, float]:
-        """By seed the accuracy or the error in % of "valid" or "test", where there is one."""
-        scores = {each["seed"]: each[f"{split}_accuracy"] for each in self.result["seeds"]}
+        """By seed what the table measures, in %, of "valid" or "test", where there is one."""
+        name = f"{split}_{measured(self.cell.table)}"
+        scores = {each["seed"]: each[name] for each in self.result["seeds"]}
         return {
             seed: in_unit(self.cell.table, 100 * score)
             for seed, score in scores.items()
@@ -91,8 +92,8 @@ def at_hand(cells: Sequence[Cell], results: Path) -> list[Found]:
 
 
 def in_unit(table: Table, accuracy: float) -> float:
-    """An accuracy in % as the paper prints it."""
-    return accuracy if table.unit == "accuracy" else 100 - accuracy
+    """An accuracy in % as the paper prints it; what is left of inputs is as it is."""
+    return 100 - accuracy if table.unit == "error" else accuracy
 
 
 def published(cell: Cell, *, std: bool = True) -> str | None:

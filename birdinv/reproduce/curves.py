@@ -153,13 +153,13 @@ def say(axis: Axes, text: str) -> None:
 
 
 def describe(found: Found | Cell) -> str:
-    """Data set, labels, preset, budget and epochs of a cell in words."""
+    """Data set, labels, preset, budget and length of a cell's runs in words."""
     cell = found.cell if isinstance(found, Found) else found
     labels = "all labels" if cell.labels is None else f"{cell.labels} labels"
-    return (
-        f"{cell.dataset}, {labels}, preset {cell.preset}, budget {cell.budget} "
-        f"({found.epochs:g} epoch{'s' if found.epochs != 1 else ''})"
-    )
+    span = found.duration
+    if not span.endswith(("epoch", "epochs", "step", "steps")):  # of results a number of epochs
+        span += " epoch" + "s" * (found.epochs != 1)
+    return f"{cell.dataset}, {labels}, preset {cell.preset}, budget {cell.budget} ({span})"
 
 
 def seeds_in_words(founds: Sequence[Found]) -> str:

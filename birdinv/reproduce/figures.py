@@ -1,4 +1,4 @@
-"""The papers' figures, from result files and kept networks: INV fig. 1 and 2, MS fig. 2 and 3."""
+"""The papers' figures, from results and kept networks: INV fig. 1, 2, MS fig. 2, 3, SW 2 to 4."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from birdinv.reproduce.learning import (
     training_figures,
 )
 from birdinv.reproduce.reconstructions import reconstruction_figures
+from birdinv.reproduce.sw_figures import capsule_figures, moved_figures, unpooling_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +38,8 @@ def write_figures(
     give the same bytes.
 
     Args:
-        runs: where the networks are kept; inv-table2 needs them, and nothing else does.
-        root: the folder of the data sets, for the test images of inv-table2; as in `data_root`.
+        runs: where the networks are kept, for those that show images.
+        root: the folder of the data sets, for their test images; as in `data_root`.
 
     Returns:
         The files, in the order of the cells.
@@ -47,6 +48,10 @@ def write_figures(
         BirdinvError: there is nothing to draw, a result or model is damaged, or the data set is
             not at hand.
     """
+    if not has_figures(cells[0].table.name):
+        raise BirdinvError(
+            f"{cells[0].table.name} has no figures, only numbers; leave --figure out"
+        )
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         setting = cell.name.replace(f"/{cell.row.name}.", ".")
@@ -72,7 +77,12 @@ def write_figures(
     return paths
 
 
-_OF_MODELS = ("inv-table2",)
+_OF_MODELS: Mapping[str, Callable[[Sequence[Cell], Path, Path | None], Figures]] = {
+    "inv-table2": reconstruction_figures,
+    "sw-figure2": unpooling_figures,
+    "sw-figure3": capsule_figures,
+    "sw-figure4": moved_figures,
+}
 _OF_RESULTS: Mapping[str, tuple[Callable[[Sequence[Cell], Sequence[Found]], Figures], ...]] = {
     "inv-figure2": (baseline_figures,),
     "ms-table2": (layer_figures, training_figures),
@@ -84,11 +94,16 @@ _OF_RESULTS: Mapping[str, tuple[Callable[[Sequence[Cell], Sequence[Found]], Figu
 _OVER_LABELS = ("birds-few-labels", "birds-suggest")  # a figure is of all numbers of labels
 
 
+def has_figures(table: str) -> bool:
+    """Whether there is anything that may be drawn of a table."""
+    return table in _OF_MODELS or table in _OF_RESULTS
+
+
 def _drawn(cells: Sequence[Cell], results: Path, runs: Path, root: Path | None) -> Figures:
     """Name and figure, of one table and setting."""
     table = cells[0].table.name
     if table in _OF_MODELS:
-        yield from reconstruction_figures(cells, runs, root)
+        yield from _OF_MODELS[table](cells, runs, root)
     elif found := at_hand(cells, results):
         for draw in _OF_RESULTS[table]:
             yield from draw(cells, found)

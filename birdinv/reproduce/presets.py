@@ -74,6 +74,14 @@ PRESETS: Mapping[str, Preset] = {
             "batch_size": 50,
         },
     ),
+    "sw": Preset(
+        "SW: its networks and losses; all that it leaves open is ours",
+        {"patience": NO_PATIENCE, "batch_size": 50, "class_balanced": False},
+        (
+            "Adam 0.001, a cosine schedule and batches of 25 + 25 (50 where all are labelled), of "
+            "which SW states none",
+        ),
+    ),
     "few-labels": Preset(
         "ours: multiscale with balance, small translations and averaged weights",
         {**_FEW_LABELS, "objective": "multiscale"},

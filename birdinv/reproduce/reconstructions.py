@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from birdinv.data.images import read_images
@@ -76,9 +77,13 @@ def kept_model(cell: Cell, runs: Path) -> Path | None:
 def _images(dataset: str, root: Path) -> Tensor:
     """The first test image of each class, of eight at most, normalised `[N, C, H, W]`."""
     images = read_images(dataset, root, "test")
-    _, firsts = np.unique(images.labels, return_index=True)
-    pixels = np.ascontiguousarray(images.pixels[firsts[:_IMAGES]])
+    pixels = np.ascontiguousarray(images.pixels[first_of_each_class(images.labels)[:_IMAGES]])
     return normalise(torch.from_numpy(pixels).to(torch.float32))
+
+
+def first_of_each_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the first image of each class is, int64 `[K]`."""
+    return np.unique(labels, return_index=True)[1]
 
 
 def _grid(x: Tensor, models: Mapping[str, Path], title: str) -> Figure:
@@ -107,7 +112,7 @@ def _grid(x: Tensor, models: Mapping[str, Path], title: str) -> Figure:
                 axis.set_frame_on(False)
                 say(axis, "not run")
             else:
-                _show(axis, images[i].numpy())
+                show(axis, images[i].numpy())
     figure.supxlabel(
         "R/D: mean squared error per pixel, over these images; that of a plain grey picture is\n"
         "above the originals. Grey scales: ± the largest magnitude of each picture, 0 is mid-grey.",
@@ -116,7 +121,7 @@ def _grid(x: Tensor, models: Mapping[str, Path], title: str) -> Figure:
     return figure
 
 
-def _show(axis: Axes, image: np.ndarray) -> None:
+def show(axis: Axes, image: np.ndarray) -> None:
     """The mean of the channels on a grey scale that is symmetric about 0."""
     grey = image.mean(axis=0)
     largest = float(np.abs(grey).max()) or 1.0

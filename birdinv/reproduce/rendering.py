@@ -23,11 +23,18 @@ from birdinv.reproduce.collected import (
     published,
     ranges,
 )
+from birdinv.reproduce.figures import has_figures
 from birdinv.reproduce.results import is_number
+from birdinv.reproduce.sw_summary import BIRDS, comparison
 from birdinv.reproduce.table import Table
 from birdinv.reproduce.tables import TABLES
 
 _COLUMNS = 80  # of a terminal
+_UNITS = {
+    "accuracy": "accuracy",
+    "error": "error",
+    "reconstruction": "what is left of the inputs, Σ‖x − x̃‖² / Σ‖x‖²,",
+}
 _LONGEST = 400  # characters that are taken over of a text in a result file
 _INTRO = """# Results
 
@@ -52,7 +59,9 @@ def cell_line(cell: Cell, result: Mapping[str, Any]) -> str:
     scores = list(found.scores("test").values())
     if not scores:
         return f"{cell.row.name}{where}, {labels}: not run"
-    what = "test" if cell.table.unit == "accuracy" else "test error"
+    what = {"accuracy": "test", "error": "test error", "reconstruction": "left of test images"}[
+        cell.table.unit
+    ]
     over = f"over {len(scores)} seeds" if len(scores) > 1 else f"with seed {found.seeds[0]}"
     line = f"{cell.row.name}{where}, {labels}: {what} {mean_std(scores)} % {over}"
     if cell.published is None:
@@ -86,18 +95,24 @@ def _section(table: Table, results: Path) -> list[str]:
         *("Row", "Labels", "Published", "Test", "Validation", "Seeds"),
         *("Preset, budget", "Epochs", "Difference", "Command"),
     )
+    drawn = compared = ""
+    if table.compared == "valid":
+        compared = "The paper's numbers, and so the difference, are of validation samples. "
+    if has_figures(table.name):
+        drawn = f"; its figures: `birdinv reproduce {table.name} --figure`"
     rule = ["---" if name in ("Row", "Preset, budget", "Command") else "---:" for name in head]
     lines = "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *_lines(table, found)))
     blocks = [
         f"## {table.name}: {table.title}",
-        f"Source: {table.source}. Unit: {table.unit} in %. Data set: {table.dataset}. All of it: "
-        f"`birdinv reproduce {table.name} --seeds 0-4 --budget cpu`; its figures: "
-        f"`birdinv reproduce {table.name} --figure`.",
+        f"Source: {table.source}. Unit: {_UNITS[table.unit]} in %. Data set: {table.dataset}. "
+        f"{compared}All of it: `birdinv reproduce {table.name} --seeds 0-4 --budget cpu`{drawn}.",
         lines,
     ]
     if table.name == "mnist-ablation":
         blocks += ablation_tables(found)
-    if table.name == TABLE:
+    if table.name == BIRDS:
+        blocks += comparison(found, results)
+    if table.name in (TABLE, BIRDS):
         blocks += gain_tables(found)
     if found:
         blocks.append("\n".join(f"- {line}" for line in _facts(found)))
@@ -128,7 +143,7 @@ def _line(found: Found) -> Sequence[str]:
     cell, scores = found.cell, list(found.scores("test").values())
     difference = "–"
     if cell.published is not None:
-        ours = statistics.fmean(scores)
+        ours = statistics.fmean(found.scores(cell.table.compared).values())
         difference = f"{ours - in_unit(cell.table, cell.published):+.2f}"
     return (
         *(cell.row.name, _labels(cell), published(cell) or "–", mean_std(scores)),

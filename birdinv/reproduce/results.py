@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any, TypeGuard
 from birdinv.errors import BirdinvError
 from birdinv.files import read_json, write_json
 from birdinv.reproduce.cells import Cell
+from birdinv.reproduce.table import Table
 from birdinv.training.config import TrainConfig
 from birdinv.training.record import library_versions
 
@@ -60,9 +62,12 @@ def load_result(cell: Cell, path: Path) -> dict[str, Any]:
     if numbers != sorted(set(numbers)):
         raise BirdinvError(f"{path} has a seed twice, or not in order; delete it and run it again")
     for each in seeds:
-        valid, test = each.get("valid_accuracy"), each.get("test_accuracy")
-        if not _is_fraction(test) or not (valid is None or _is_fraction(valid)):
-            raise BirdinvError(f"{path} has an accuracy of seed {each['seed']} outside 0 to 1")
+        valid, test = (each.get(f"{split}_{measured(cell.table)}") for split in ("valid", "test"))
+        most = 1.0 if measured(cell.table) == "accuracy" else math.inf
+        if not _is_within(test, most) or not (valid is None or _is_within(valid, most)):
+            raise BirdinvError(
+                f"{path} has an {measured(cell.table)} of seed {each['seed']} outside 0 to {most:g}"
+            )
         if not is_number(each.get("seconds")):
             raise BirdinvError(f"{path} does not say how long seed {each['seed']} took")
     # Settings that there were not yet when it was made.
@@ -180,8 +185,13 @@ def is_number(value: Any) -> TypeGuard[float]:
     return abs(value) <= sys.float_info.max
 
 
-def _is_fraction(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 1
+def measured(table: Table) -> str:
+    """What stands in the results of a table, after `valid_` and `test_`."""
+    return "reconstruction" if table.unit == "reconstruction" else "accuracy"
+
+
+def _is_within(value: Any, most: float) -> bool:
+    return is_number(value) and 0 <= value <= most
 
 
 def _names(cell: Cell) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from birdinv.training.loop import train_task
 from birdinv.training.partition import partition
 from birdinv.training.record import library_versions
 from birdinv.training.recordings import recordings_task
-from birdinv.training.scoring import evaluate_run
+from birdinv.training.scoring import evaluate_run, reconstruction_of_run
 from birdinv.training.task import Task
 
 CURVE = ("epoch", "cross_entropy", "entropy", "train_accuracy", "valid_accuracy")
@@ -99,16 +99,11 @@ def run_cell(
                 bar.close()
         (run / "last.pt").unlink(missing_ok=True)
         best = trained.rows[trained.best_row - 1]
-        # The only time that anything of the test set is read.
-        test = evaluate_run(run, split="test", root=root if images else None, resamples=0)
         entry = {
             "seed": seed,
-            "valid_accuracy": float(best["valid_accuracy"]) if best["valid_accuracy"] else None,
-            "test_accuracy": round(test.segment_accuracy, 6),
-            **({} if images else {"test_recording_accuracy": round(test.recording_accuracy, 6)}),
+            **_judged(cell, run, root if images else None, best["valid_accuracy"]),
             "epoch": float(best["epoch"]),
             "seconds": round(sum(float(row["seconds"]) for row in trained.rows), 1),
-            "confusion": test.confusion_matrix["segments"],
             "curve": _curve(run),
         }
         result = add_seed(
@@ -120,6 +115,28 @@ def run_cell(
             path=path,
         )
     return result
+
+
+def _judged(cell: Cell, run: Path, root: Path | None, valid: str) -> dict[str, Any]:
+    """What a run has come to; the only time that anything of the test set is read.
+
+    Args:
+        root: as in `run_cell`, of images; None for recordings.
+        valid: the validation accuracy of the weights that are kept, as it stands in `metrics.csv`.
+    """
+    if cell.table.unit == "reconstruction":
+        return {
+            f"{split}_reconstruction": round(reconstruction_of_run(run, split, root), 6)
+            for split in ("valid", "test")
+        }
+    test = evaluate_run(run, split="test", root=root, resamples=0)
+    by_recording = {"test_recording_accuracy": round(test.recording_accuracy, 6)}
+    return {
+        "valid_accuracy": float(valid) if valid else None,
+        "test_accuracy": round(test.segment_accuracy, 6),
+        **({} if root is not None else by_recording),
+        "confusion": test.confusion_matrix["segments"],
+    }
 
 
 def _can_go_on(run: Path, task: Task, config: TrainConfig, device: str) -> bool:

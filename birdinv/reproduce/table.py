@@ -36,7 +36,9 @@ class Table:
     """A table of a paper.
 
     Attributes:
-        unit: "accuracy" or "error", as the paper prints it; `Row.published` is always accuracy.
+        unit: "accuracy" or "error", as the paper prints it; `Row.published` is always accuracy. Or
+            "reconstruction", of networks that learn without labels: what is left of the inputs,
+            `Σ‖x − x̃‖² / Σ‖x‖²`.
         dataset: the one of the paper.
         stand_ins: others that a row may be run on, of which nothing was published, and how many
             labels then.
@@ -44,12 +46,14 @@ class Table:
         epochs: of the larger set, by budget; `checks` validations in a run of the budget.
         steps: by budget, in place of epochs; the last weights are then kept, as there is one
             validation, at the end.
+        compared: which of our numbers is the published one's.
+        deviations: of every cell, in words.
     """
 
     name: str
     title: str
     source: str
-    unit: Literal["accuracy", "error"]
+    unit: Literal["accuracy", "error", "reconstruction"]
     dataset: str
     presets: tuple[str, ...]
     epochs: Mapping[str, float]
@@ -57,6 +61,8 @@ class Table:
     rows: tuple[Row, ...]
     stand_ins: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
+    compared: Literal["test", "valid"] = "test"
+    deviations: tuple[str, ...] = ()
 
     @property
     def datasets(self) -> tuple[str, ...]:

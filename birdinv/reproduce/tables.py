@@ -1,7 +1,7 @@
 """The tables of the papers: their rows, the settings of each and the published numbers.
 
-Numbers: INV table 2 and fig. 2, MS tables 2 and 3. Rows of those tables that are other authors'
-methods are left out.
+Numbers: INV table 2 and fig. 2, MS tables 2 and 3, and in `sw_tables` those of SW. Rows of those
+tables that are other authors' methods are left out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from birdinv.reproduce import bird_rows
 from birdinv.reproduce.bird_choices import WAYS
+from birdinv.reproduce.sw_tables import SW_TABLES
 from birdinv.reproduce.table import Row, Table
 
 POOLINGS = ("mean", "max", "inhibitor")
@@ -256,5 +257,6 @@ TABLES: Mapping[str, Table] = {
             ),
             steps={"smoke": 10, "cpu": 600, "paper": 10_000},
         ),
+        *SW_TABLES,
     )
 }

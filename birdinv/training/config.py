@@ -62,9 +62,7 @@ class TrainConfig:
     lambda_rec: float = 1.0  # of the input,
     lambda_mid: float = 0.2  # and of the levels between (SW table 3 has these two)
     sparsity: float = 0.0  # of swwae: L1 of the pooled levels, which SW table 4 compares with
-    pretrain: float = (
-        0.0  # of swwae: share of steps without labels, before those without decoder
-    )
+    pretrain: float = 0.0  # of swwae: share of steps without labels, before those without decoder
     freeze: bool = False  # then the encoder learns no more (SW table 4, unsup-sfx)
     balance: float = 0.0  # κ; the papers have none
     balance_memory: float = 0.0  # of the mean prediction, from batch to batch
@@ -113,6 +111,7 @@ class TrainConfig:
                 for name in ("lambda_nll", "lambda_rec", "lambda_mid", "sparsity")
             ),
             ("pretrain", 0 <= self.pretrain < 1, "a fraction from 0 to below 1"),
+            ("freeze", self.pretrain > 0 or not self.freeze, "False, or a --pretrain above 0 too"),
             (
                 "network",
                 self.objective != "swwae" or self.network.startswith(WHAT_WHERE),
@@ -227,7 +226,9 @@ class TrainConfig:
 
     def steps_without_labels(self, steps: int) -> int:
         """With how many of `steps` a run begins that has two parts; else 0."""
-        return min(max(1, round(self.pretrain * steps)), steps - 1) if self.pretrain else 0
+        if not self.pretrain or self.objective != "swwae":  # as `--guard` trains beside one
+            return 0
+        return min(max(1, round(self.pretrain * steps)), steps - 1)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`; a part of a run has the schedule for itself."""

@@ -105,8 +105,9 @@ class Learner:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(step)
-        if self._config.freeze:
-            learns = step < self._config.steps_without_labels(self.steps)
+        first = self._config.steps_without_labels(self.steps)
+        if self._config.freeze and first:
+            learns = step < first
             for parameter in self.model.encoder_parameters():  # type: ignore[operator]  # an SWWAE
                 parameter.requires_grad_(learns)
         x, y, groups, view = self._batches.batch(step).to(self._device)

@@ -101,6 +101,7 @@ def _without_effect(name: str, config: TrainConfig) -> set[str]:
         unused.add("group_seconds")
     if name == "supervised":  # with a consistency it is that method, and still has no entropy
         unused |= {"balance", "group_windows", "group_seconds"}
-    if not config.uses_unlabelled:
+    no_entropy = config.objective == "swwae" and not config.balance
+    if not config.uses_unlabelled or (no_entropy and config.consistency == "none"):
         unused |= {"ramp", "enough"}
     return unused

@@ -18,6 +18,7 @@ from birdinv.evaluation import Evaluation, evaluate
 from birdinv.files import read_json, write_json
 from birdinv.inversion import Reconstruction
 from birdinv.networks.saved import load_model
+from birdinv.networks.swwae import SWWAE
 from birdinv.threads import cpu_threads
 from birdinv.training.images import samples_to_judge
 from birdinv.training.partition import read_roles
@@ -108,6 +109,30 @@ def evaluate_run(
     )
     write_json(run / f"evaluation-{split}.json", {"split": split, **result.to_dict()})
     return result
+
+
+def reconstruction_of_run(run: Path, split: str, root: Path | None = None) -> float:
+    """`Σ‖x − x̃‖² / Σ‖x‖²` of the `split` of a run on images, by its decoder: what is left of them.
+
+    Args:
+        root: as in `evaluate_run`.
+
+    Raises:
+        BirdinvError: as `evaluate_run`, or a network without a decoder.
+    """
+    info = read_json(run / "run.json", "a run made by `birdinv train`")
+    model, description = load_model(run)
+    if not isinstance(model, SWWAE):
+        raise BirdinvError(f"the network of {run} is {description.network}, which has no decoder")
+    samples = samples_to_judge(info, split, root)
+    left = whole = 0.0
+    with torch.no_grad(), cpu_threads(1):
+        for first in range(0, len(samples), ERROR_SAMPLES):
+            x = samples.inputs(np.arange(first, min(first + ERROR_SAMPLES, len(samples))))
+            x_tilde = model(x, decode=True).x_tilde
+            left += float((x - x_tilde).square().sum())
+            whole += float(x.square().sum())
+    return left / whole
 
 
 def _segments(run: Path, info: Mapping[str, Any], split: str, store: Store | None) -> Segments:
