@@ -138,6 +138,9 @@ def _fail(sentence: str, code: int, state: dict[str, Any]) -> int:
         import traceback
 
         traceback.print_exc()
-    one_line = " ".join(line.strip() for line in sentence.splitlines())
-    print(f"birdinv: {one_line}", file=sys.stderr)
+    lines = sentence.splitlines()
+    pointing = 2 if lines and lines[-1].strip() == "^" else 0  # at a character of the line above
+    said, shown = lines[: len(lines) - pointing], lines[len(lines) - pointing :]
+    one_line = " ".join(line.strip() for line in said)
+    print("\n".join([f"birdinv: {one_line}", *shown]), file=sys.stderr)
     return code

@@ -74,9 +74,9 @@ def command(
     """Run a table of the papers, a cell at a time.
 
     NAME is inv-table2, inv-figure2, ms-table2, ms-table3, mnist-ablation, birds-few-labels,
-    birds-suggest, sw-figure2 to 4, sw-table1 to 5 or sw-birds. Every cell leaves one JSON file in RESULTS/NAME, and RESULTS/README.md sets them
-    all beside the published numbers. What is there is not run again; Ctrl-C saves, and the same
-    command goes on.
+    birds-suggest, sw-figure2 to sw-figure4, sw-table1 to sw-table5 or sw-birds. Every cell leaves
+    one JSON file in RESULTS/NAME, and RESULTS/README.md sets them all beside the published numbers.
+    What is there is not run again; Ctrl-C saves, and the same command goes on.
     """
     from birdinv.data.manifests import data_root
     from birdinv.progress import Progress

@@ -19,7 +19,9 @@ from .options import ANY_PATH, command_line, common, warn
     type=click.Choice(
         ["few-labels", "supervised", "weighted", "global", "multiscale", "layer-weighted", "swwae"]
     ),
-    help="few-labels where there is unlabelled audio, else weighted.",
+    metavar="NAME",
+    help="few-labels (where there is unlabelled audio), supervised, weighted (where there is "
+    "none), global, multiscale, layer-weighted, or swwae, which has a decoder.",
 )
 @click.option(
     "--network",

@@ -23,7 +23,7 @@ def test_its_cells_are_there(line: str) -> None:
     words = [word for word in shlex.split(line)[1:] if word != "--list"]
     done = CliRunner().invoke(birdinv, [*words, "--list"], obj={"argv": words, "debug": False})
     assert done.exit_code == 0, done.output
-    assert re.search(r": [\d.]+ epochs?$", done.output, re.MULTILINE)
+    assert re.search(r": [\d.,]+ (epoch|step)s?$", done.output, re.MULTILINE)
 
 
 def test_it_names_every_table_and_every_preset() -> None:

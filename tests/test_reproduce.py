@@ -15,6 +15,7 @@ import torch
 from small import write_classes
 from test_image_training import make_task, pictures
 
+from birdinv.data.manifests import load_manifest
 from birdinv.errors import BirdinvError, Interrupted, SettingError
 from birdinv.networks import build
 from birdinv.progress import Progress
@@ -43,7 +44,7 @@ def pictures_for_mnist(monkeypatch):
     """Trains on small pictures where a cell asks for MNIST, and counts looks at the test set."""
     looks = []
 
-    def task(_name, _root, labels, draw):
+    def task(_name, _root, labels, draw, _pad):
         found = make_task()
         found.identity.update(labels=labels, draw=draw, split_hash=f"hash {draw}")
         return found
@@ -293,10 +294,13 @@ def test_every_cell_has_a_network_settings_and_a_name_of_its_own():
             assert (table.name, cell.name) not in names
             names.add((table.name, cell.name))
             assert cell.budget in BUDGETS and cell.preset in PRESETS
-            if table.dataset not in ("bird10", "bird_kenya6"):
-                shape = (3, 32, 32) if cell.dataset != "mnist" else (1, 28, 28)
+            manifest = load_manifest(cell.dataset)
+            if manifest.kind == "images":
+                channels, *sides = manifest.shape
+                shape = (channels, *(side + 2 * config.pad for side in sides))
+                classes = len(manifest.classes)
                 with torch.device("meta"):
-                    build(config.network, classes=10, shape=shape, **config.options)
+                    build(config.network, classes=classes, shape=shape, **config.options)
 
 
 def test_published_numbers_are_those_of_the_papers():

@@ -21,7 +21,7 @@ from birdinv.reproduce import reconstructions
 from birdinv.reproduce.cells import cells
 from birdinv.reproduce.collected import at_hand
 from birdinv.reproduce.curves import BLUE, VERMILION, curve
-from birdinv.reproduce.figures import write_figures
+from birdinv.reproduce.figures import has_figures, write_figures
 from birdinv.reproduce.learning import (
     ablation_figures,
     baseline_figures,
@@ -290,7 +290,7 @@ def test_networks_without_the_data_set_say_what_is_needed(tmp_path, monkeypatch)
 # Files -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", filter(has_figures, TABLES))
 def test_with_nothing_at_hand_there_is_a_command_that_makes_it(table, tmp_path):
     with pytest.raises(BirdinvError, match=f"nothing to draw of {table}") as caught:
         draw(cells(table), tmp_path)
@@ -299,6 +299,14 @@ def test_with_nothing_at_hand_there_is_a_command_that_makes_it(table, tmp_path):
     shown = CliRunner().invoke(reproduce, [*arguments, "--list"])
     assert shown.output.startswith(cells(table)[0].name)
     assert not (tmp_path / table).exists()
+
+
+def test_a_table_of_numbers_alone_says_so(tmp_path):
+    assert not has_figures("sw-table5")
+    with pytest.raises(
+        BirdinvError, match="sw-table5 has no figures, only numbers"
+    ):
+        draw(cells("sw-table5"), tmp_path)
 
 
 @pytest.mark.parametrize("table", ["inv-figure2", "ms-table2", "mnist-ablation"])

@@ -19,7 +19,10 @@ from birdinv.prediction.shared import shared_frames
 
 AUDIO = ("(42)1024c/512-2p-(42)3c-2p-32fc-6fc", (1, 11025))
 SMALL = ("(4)5c-2p-(5)3c-(6)2c/2-2p-7fc-3fc", (2, 13, 14))
-ENDLESS = ("(4)3c-2p-(5)3c-(6)3c", (1, 8, 9))  # convolutions after the last pooling, no classes
+ENDLESS = (
+    "(3)3c-(4)3c-2p-(5)3c-(6)3c",
+    (1, 8, 9),
+)  # convolutions after the last pooling, no classes
 SHORT = ("(3)8c/3-3p-(4)4c-5fc-Kfc", (2, 60))
 NETWORKS = {"audio": AUDIO, "small": SMALL, "endless": ENDLESS, "short": SHORT}
 
@@ -270,19 +273,24 @@ def test_k_stands_for_the_classes_wherever_it_is():
 
 @pytest.mark.parametrize(("shape", "norm"), [((1, 60), "BatchNorm1d"), ((1, 9, 9), "BatchNorm2d")])
 def test_batch_norm_is_in_both_ways_but_not_at_the_output(shape, norm):
-    model = make("(4)3c-2p-(5)3c-(6)3c-2p-3fc", shape, batch_norm=True)
-    there = [[type(m).__name__ for m in getattr(model, s).convs] for s in model.layers]
-    assert [[k for k in stage if k in (norm, "ReLU")] for stage in there] == [
-        [norm, "ReLU"],
-        [norm, "ReLU"] * 2,
-    ]
-    assert kinds(model.back2) == ["Deconv", norm, "ReLU", "Deconv", norm, "ReLU"]
-    assert kinds(model.back1) == ["Deconv"]
+    notation = "(3)3c-(4)3c-2p-(5)3c-(6)3c-2p-3fc"
+    model = make(notation, shape, batch_norm=True)
+    for stage in (model.stage1, model.stage2):
+        parts = [type(m).__name__ for m in stage.convs]
+        assert [part for part in parts if part in (norm, "ReLU")] == [norm, "ReLU"] * 2
+    assert kinds(model.back2) == ["Deconv", norm, "ReLU"] * 2
+    assert kinds(model.back1) == ["Deconv", norm, "ReLU", "Deconv"]
     assert [m.num_features for m in model.back2 if type(m).__name__ == norm] == [5, 4]
     assert kinds(model.head) == ["Flatten", "Dropout", "Linear"]
-    plain = make("(4)3c-2p-(5)3c-(6)3c-2p-3fc", shape)
-    assert kinds(plain.back2) == ["Deconv", "ReLU", "Deconv", "ReLU"]
+    plain = make(notation, shape)
+    assert kinds(plain.back2) == ["Deconv", "ReLU"] * 2
+    assert kinds(plain.back1) == ["Deconv", "ReLU", "Deconv"]
     assert norm not in kinds(plain.modules())
+
+
+def test_beta_is_that_of_every_soft_pooling():
+    model = make(*SMALL, pooling="soft", beta=3.0)
+    assert [getattr(model, name).pool.beta for name in model.layers] == [3.0, 3.0]
 
 
 def dropouts(module):

@@ -144,7 +144,8 @@ def test_a_run_folder_is_complete(reference, store):
     with open(reference / "metrics.csv", encoding="utf-8") as file:
         assert file.readline().strip().split(",") == [
             *("epoch", "step", "learning_rate"),
-            *("total", "cross_entropy", "entropy", "reconstruction", "balance", "consistency"),
+            *("total", "cross_entropy", "entropy", "reconstruction"),
+            *("balance", "consistency", "sparsity"),
             *("train_accuracy", "agreement"),
             *("valid_cross_entropy", "valid_accuracy", "valid_recording_accuracy"),
             "seconds",
@@ -154,7 +155,7 @@ def test_a_run_folder_is_complete(reference, store):
     assert [row["epoch"] for row in table] == ["1", "2", "3"]
     for row in table:  # the weighted objective has no more terms, and draws no groups
         empty = {name for name, value in row.items() if not value}
-        assert empty == {"balance", "consistency", "agreement"}
+        assert empty == {"balance", "consistency", "sparsity", "agreement"}
     steps = int(table[0]["step"])
     assert [int(row["step"]) for row in table] == [steps, 2 * steps, 3 * steps]
     model, description = load_model(reference)

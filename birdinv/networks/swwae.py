@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -24,8 +23,7 @@ POOLINGS: Mapping[str, Callable[[Sequence[int], float], WhatWhere]] = {
 }
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):  # which DistributedDataParallel looks into, as not into a dataclass
     """One pass through encoder and decoder.
 
     Attributes:
@@ -204,10 +202,14 @@ class SWWAE(nn.Module):
             z = getattr(self, f"back{i + 1}")(z)
         return Decoded(logits, z, {name: levels[name] for name in self.layers})
 
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Those that the fully connected layers hear through."""
+    def freeze_encoder(self, frozen: bool = True) -> None:
+        """Lets what the fully connected layers hear through learn no more, or learn again.
+
+        Its dropout and the statistics of its batch norm are off meanwhile, as in eval mode.
+        """
         for name in self.layers:
-            yield from getattr(self, name).parameters()
+            stage: nn.Module = getattr(self, name)
+            stage.requires_grad_(not frozen).train(self.training and not frozen)
 
 
 def _classes(dense: Sequence[int | None], classes: int | None) -> int:

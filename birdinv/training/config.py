@@ -111,6 +111,11 @@ class TrainConfig:
                 for name in ("lambda_nll", "lambda_rec", "lambda_mid", "sparsity")
             ),
             ("pretrain", 0 <= self.pretrain < 1, "a fraction from 0 to below 1"),
+            (
+                "keep",
+                not self.pretrain or self.keep == "last",
+                "last with --pretrain: before the labels come in, validation says nothing",
+            ),
             ("freeze", self.pretrain > 0 or not self.freeze, "False, or a --pretrain above 0 too"),
             (
                 "network",

@@ -107,9 +107,7 @@ class Learner:
             group["lr"] = self.rate(step)
         first = self._config.steps_without_labels(self.steps)
         if self._config.freeze and first:
-            learns = step < first
-            for parameter in self.model.encoder_parameters():  # type: ignore[operator]  # an SWWAE
-                parameter.requires_grad_(learns)
+            self.model.freeze_encoder(step >= first)  # type: ignore[operator]  # it is an SWWAE
         x, y, groups, view = self._batches.batch(step).to(self._device)
         self._generator.manual_seed(_mixed(self._config.seed, step))  # of dropout
         self.optimiser.zero_grad(set_to_none=True)

@@ -93,6 +93,8 @@ def _without_effect(name: str, config: TrainConfig) -> set[str]:
         unused.discard("gamma")
     if config.objective != "swwae":
         unused |= {"lambda_rec", "lambda_mid"}
+    elif not config.balance and config.consistency == "none":  # and it has no entropy
+        unused |= {"ramp", "enough", "group_windows", "group_seconds"}
     if config.consistency == "none":
         unused.add("consistency_weight")
     if config.consistency not in ("pseudo-labels", "fixmatch"):
@@ -101,7 +103,6 @@ def _without_effect(name: str, config: TrainConfig) -> set[str]:
         unused.add("group_seconds")
     if name == "supervised":  # with a consistency it is that method, and still has no entropy
         unused |= {"balance", "group_windows", "group_seconds"}
-    no_entropy = config.objective == "swwae" and not config.balance
-    if not config.uses_unlabelled or (no_entropy and config.consistency == "none"):
+    if not config.uses_unlabelled:
         unused |= {"ramp", "enough"}
     return unused
