@@ -32,6 +32,7 @@ from .options import ANY_PATH, command_line, common, warn
     "--beta", type=float, help="weighted: reconstruction against entropy, 0.3; few-labels: entropy."
 )
 @click.option("--gamma", type=float, help="few-labels, layer-weighted: reconstruction.")
+@click.option("--lambda-nll", type=float, help="swwae: labels; 0 learns without them.")
 @click.option("--lambda-rec", type=float, help="swwae: reconstruction of the input.")
 @click.option("--lambda-mid", type=float, help="swwae: reconstruction of the levels between.")
 @click.option("--balance", type=float, help="Weight that keeps classes from emptying.")

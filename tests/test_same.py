@@ -49,7 +49,7 @@ CASES = {
 
 @settings(max_examples=60, deadline=None)
 @given(**CASES)
-@example(size=[11025], kernel=1024, stride=512, wide=2, narrow=1, seed=0)
+@example(size=[1111], kernel=128, stride=64, wide=2, narrow=1, seed=0)
 @example(size=[8], kernel=2, stride=5, wide=2, narrow=1, seed=0)
 def test_same_convolution_is_torch_s_with_zeros_around(size, kernel, stride, wide, narrow, seed):
     torch.manual_seed(seed)
@@ -66,7 +66,7 @@ def test_same_convolution_is_torch_s_with_zeros_around(size, kernel, stride, wid
 
 @settings(max_examples=100, deadline=None)
 @given(**CASES)
-@example(size=[11025], kernel=1024, stride=512, wide=2, narrow=1, seed=0)
+@example(size=[1111], kernel=128, stride=64, wide=2, narrow=1, seed=0)
 @example(size=[8], kernel=2, stride=5, wide=2, narrow=1, seed=0)
 @example(size=[9, 7], kernel=1, stride=4, wide=2, narrow=1, seed=0)
 def test_deconv_is_torch_s_transposed_convolution_without_the_zeros(

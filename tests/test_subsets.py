@@ -97,6 +97,16 @@ def test_one_list_to_validate_on_in_proportion(name: str) -> None:
         assert abs(len(of) - known.valid * count / sum(counts)) < 1 and of[-1] < count
 
 
+def test_without_committed_lists_the_images_to_validate_on_are_drawn_by_the_same_rule() -> None:
+    known = load_manifest("cifar100")
+    assert subset_sizes("cifar100") == ()
+    assert [len(set(of)) for of in rank_list(known, None, 0).ranks] == [50] * 100
+    images = invented("cifar100")
+    split = split_images("cifar100", images, None)
+    parts_are_right(images, split, None, 5000)
+    assert np.bincount(images.labels[split.valid]).tolist() == [50] * 100
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_the_hash_of_the_images_is_there_where_the_data_was(name: str) -> None:
     hashes = [

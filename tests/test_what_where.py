@@ -315,3 +315,17 @@ def test_unpooling_without_where_is_refused(pool):
 def test_window_and_beta_are_printed():
     assert repr(Switches([3])) == "Switches(window=(3,))"
     assert repr(SoftSwitches((2, 3), 100.0)) == "SoftSwitches(window=(2, 3), beta=100)"
+
+
+def test_half_precision_does_not_blur_the_places():
+    torch.manual_seed(0)
+    soft, z = SoftSwitches((300,), 50.0), torch.rand(2, 3, 600)
+    _, exact = soft.split(z.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        what, where = soft.split(z)
+        map_ = soft.unpool(what, where, (600,))
+    assert where.dtype == torch.float32
+    torch.testing.assert_close(where.double(), exact, atol=1e-4, rtol=0)
+    torch.testing.assert_close(map_.unflatten(2, (2, 300)).sum(dim=3), what, rtol=1e-4, atol=0)
+    halves = soft.split(z.bfloat16())
+    assert [each.dtype for each in halves] == [torch.bfloat16, torch.float32]

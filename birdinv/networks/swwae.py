@@ -205,7 +205,8 @@ class SWWAE(nn.Module):
     def freeze_encoder(self, frozen: bool = True) -> None:
         """Lets what the fully connected layers hear through learn no more, or learn again.
 
-        Its dropout and the statistics of its batch norm are off meanwhile, as in eval mode.
+        Its dropout and the statistics of its batch norm are off then, as in eval mode, until
+        `train()` is called.
         """
         for name in self.layers:
             stage: nn.Module = getattr(self, name)

@@ -95,7 +95,7 @@ class SoftSwitches(WhatWhere):
     place itself all of m goes there, as by `Switches`; and gradients reach both m and p. In p they
     are piecewise constant, and where p is exactly a place, where the slope jumps, zero.
 
-    The where is `[N, C, *S', D]`: `p_d` for each of the D dimensions.
+    The where is `[N, C, *S', D]`: `p_d` for each of the D dimensions, in at least float32.
 
     Args:
         beta: β, at least 0.
@@ -109,6 +109,11 @@ class SoftSwitches(WhatWhere):
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(weighted means `[N, C, *S']`, their places)."""
+        with torch.autocast(z.device.type, enabled=False):  # half precision knows few places
+            what, where = self._means(z.to(torch.promote_types(z.dtype, torch.float32)))
+        return what.to(z.dtype), where
+
+    def _means(self, z: Tensor) -> tuple[Tensor, Tensor]:
         values = self._windows(z)
         shares = torch.softmax(self.beta * values, dim=0)
         places = [
@@ -135,7 +140,7 @@ class SoftSwitches(WhatWhere):
         order = [axis for d in range(many) for axis in (many + 2 + d, d)]
         shape = [side * k for side, k in zip(what.shape[2:], self.window, strict=True)]
         out = out.permute(many, many + 1, *order).reshape(*what.shape[:2], *shape)
-        return _padded(out, size)
+        return _padded(out.to(what.dtype), size)
 
     def extra_repr(self) -> str:
         """Window and β, for `print(model)`."""

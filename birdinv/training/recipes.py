@@ -92,7 +92,7 @@ def _without_effect(name: str, config: TrainConfig) -> set[str]:
     if config.objective == "layer-weighted":
         unused.discard("gamma")
     if config.objective != "swwae":
-        unused |= {"lambda_rec", "lambda_mid"}
+        unused |= {"lambda_nll", "lambda_rec", "lambda_mid"}
     elif not config.balance and config.consistency == "none":  # and it has no entropy
         unused |= {"ramp", "enough", "group_windows", "group_seconds"}
     if config.consistency == "none":
