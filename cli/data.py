@@ -70,7 +70,8 @@ def _describe(name: str) -> int:
     ):
         if text:
             click.echo(f"{title:<8} {text}")
-    click.echo(f"classes  {' '.join(known.classes)}")
+    classes = f"classes  {' '.join(known.classes)}"
+    click.echo(click.wrap_text(classes, 80, subsequent_indent=" " * 9))
     for split, of in known.splits.items():
         click.echo(f"{split:<8} {of.count}{' (optional)' if of.optional else ''}")
     for form in known.forms:

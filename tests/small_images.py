@@ -73,8 +73,13 @@ def write_mat(folder: Path, pixels: Pixels, labels: NDArray[np.int64]) -> list[s
     return ["train.mat"]
 
 
-def python2_pickle(pixels: Pixels, labels: Sequence[int]) -> bytes:
-    """A batch of CIFAR-10 as Python 2 pickled it, instruction by instruction."""
+def python2_pickle(
+    pixels: Pixels, labels: Sequence[int], coarse: Sequence[int] | None = None
+) -> bytes:
+    """A batch of CIFAR-10 as Python 2 pickled it, instruction by instruction.
+
+    With labels `coarse`, one of CIFAR-100.
+    """
     rows = pixels.reshape(len(pixels), -1)
 
     def integer(value: int) -> bytes:
@@ -85,9 +90,15 @@ def python2_pickle(pixels: Pixels, labels: Sequence[int]) -> bytes:
     data += b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
     data += integer(-1) + integer(-1) + b"K\x00tb\x89"
     data += b"T" + struct.pack("<i", rows.nbytes) + rows.tobytes() + b"tb"
-    listed = b"](" + b"".join(integer(label) for label in labels) + b"e"
+
+    def listed(values: Sequence[int]) -> bytes:
+        return b"](" + b"".join(map(integer, values)) + b"e"
+
+    numbers = b"U\x06labels" + listed(labels)
+    if coarse is not None:
+        numbers = b"U\x0bfine_labels" + listed(labels) + b"U\x0dcoarse_labels" + listed(coarse)
     names = b"](" + b"U\x05a.pngU\x05b.png" + b"e"
-    batch = b"U\x0bbatch_labelU\x05batch" + b"U\x06labels" + listed
+    batch = b"U\x0bbatch_labelU\x05batch" + numbers
     batch += b"U\x04data" + data + b"U\x09filenames" + names
     return b"\x80\x02}q\x01(" + batch + b"u."
 
@@ -106,6 +117,24 @@ def write_cifar_binary(folder: Path, pixels: Pixels, labels: NDArray[np.int64]) 
     for number, part in enumerate(np.split(rows, 2)):
         (folder / f"batch_{number}.bin").write_bytes(part.tobytes())
     return ["batch_0.bin", "batch_1.bin"]
+
+
+def coarse_labels(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each label another number, which is never the label."""
+    return (labels + 1) % 20
+
+
+def write_cifar100_python(folder: Path, pixels: Pixels, labels: NDArray[np.int64]) -> list[str]:
+    coarse = coarse_labels(labels).tolist()
+    (folder / "train").write_bytes(python2_pickle(pixels, labels.tolist(), coarse))
+    return ["train"]
+
+
+def write_cifar100_binary(folder: Path, pixels: Pixels, labels: NDArray[np.int64]) -> list[str]:
+    both = np.column_stack([coarse_labels(labels), labels]).astype(np.uint8)
+    rows = np.column_stack([both, pixels.reshape(len(pixels), -1)])
+    (folder / "train.bin").write_bytes(rows.tobytes())
+    return ["train.bin"]
 
 
 def write_tiles(folder: Path, pixels: Pixels, labels: NDArray[np.int64]) -> list[str]:

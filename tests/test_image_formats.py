@@ -26,6 +26,8 @@ WRITERS: dict[str, tuple[str, tuple[int, int, int], int, Callable[..., list[str]
     "mat": ("mat", COLOUR, 12, small.write_mat),
     "cifar-python": ("cifar-python", COLOUR, 12, small.write_cifar_python),
     "cifar-binary": ("cifar-binary", COLOUR, 12, small.write_cifar_binary),
+    "cifar100-python": ("cifar100-python", COLOUR, 12, small.write_cifar100_python),
+    "cifar100-binary": ("cifar100-binary", COLOUR, 12, small.write_cifar100_binary),
     "tiles": ("tiles", COLOUR, 3000, small.write_tiles),
     "npz": ("npz", COLOUR, 12, small.write_npz),
     "stl": ("stl", COLOUR, 12, small.write_stl),
@@ -159,6 +161,19 @@ def test_a_batch_of_something_else_is_told_apart(batch: Any, said: str, tmp_path
     (tmp_path / "batch").write_bytes(pickle.dumps(batch, protocol=3))
     with pytest.raises(BirdinvError, match=said):
         read(small.manifest("cifar-python", COLOUR, 6, ["batch"]), tmp_path)
+
+
+def test_the_files_of_cifar10_and_cifar100_are_told_apart(tmp_path: Path) -> None:
+    pixels, labels = small.images(COLOUR, 12)
+    for form, write, said in (
+        ("cifar100-python", small.write_cifar_python, "not data and fine_labels, as another"),
+        ("cifar-python", small.write_cifar100_python, "not data and labels, as another"),
+        ("cifar100-binary", small.write_cifar_binary, "holds 366 bytes; expected 372"),
+        ("cifar-binary", small.write_cifar100_binary, "holds more than 732 bytes; expected 732"),
+    ):
+        files = write(tmp_path, pixels, labels)
+        with pytest.raises(BirdinvError, match=said):
+            read(small.manifest(form, COLOUR, 12, files), tmp_path)
 
 
 def test_a_batch_far_too_large_is_not_opened(tmp_path: Path) -> None:

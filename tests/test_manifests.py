@@ -10,11 +10,15 @@ from birdinv.data.manifests import data_root, load_manifest, manifests
 from birdinv.errors import BirdinvError
 
 FOLDER = Path(__file__).parent.parent / "data_manifests"
-NAMES = ("bird10", "bird_kenya6", "cifar10", "fsdd", "mnist", "stl10", "svhn", "svhn_small")
+NAMES = (
+    *("bird10", "bird_kenya6", "cifar10", "cifar100", "fsdd", "mnist", "stl10", "svhn"),
+    "svhn_small",
+)
 OFFICIAL = {  # images and the shape of one, by the papers that introduce them
     "mnist": ({"train": 60000, "test": 10000}, (1, 28, 28), 5000),
     "svhn": ({"train": 73257, "test": 26032, "extra": 531131}, (3, 32, 32), 5000),
     "cifar10": ({"train": 50000, "test": 10000}, (3, 32, 32), 5000),
+    "cifar100": ({"train": 50000, "test": 10000}, (3, 32, 32), 5000),
     "stl10": ({"train": 5000, "test": 8000, "unlabeled": 100000}, (3, 96, 96), 1000),
 }
 
@@ -60,7 +64,25 @@ def test_it_is_the_official_set(name: str) -> None:
     known = load_manifest(name)
     counts, shape, valid = OFFICIAL[name]
     assert {split: of.count for split, of in known.splits.items()} == counts
-    assert known.shape == shape and known.valid == valid and len(known.classes) == 10
+    assert known.shape == shape and known.valid == valid
+    assert len(known.classes) == (100 if name == "cifar100" else 10)
+
+
+def test_cifar100_has_its_fine_classes_in_order() -> None:
+    known = load_manifest("cifar100")
+    assert known.classes == tuple(sorted(known.classes))
+    numbered = {0: "apple", 23: "cloud", 39: "keyboard", 52: "oak_tree", 67: "ray", 99: "worm"}
+    assert {i: known.classes[i] for i in numbered} == numbered
+    assert {count for of in known.splits.values() for count in of.per_class or ()} == {500, 100}
+
+
+@pytest.mark.parametrize(("name", "head"), [("cifar10", 1), ("cifar100", 2)])
+def test_binary_files_of_cifar_are_as_large_as_their_records(name: str, head: int) -> None:
+    known = load_manifest(name)
+    (form,) = [form for form in known.forms if form.name == "binary"]
+    for split, of in known.splits.items():
+        sizes = [file.size or 0 for file in form.files if file.split == split]
+        assert sum(sizes) == of.count * (head + 3072)
 
 
 def test_svhn_counts_the_digit_zero_first() -> None:

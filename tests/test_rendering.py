@@ -88,9 +88,16 @@ def test_the_difference_of_errors_is_positive_where_ours_is_worse(tmp_path):
 
 def test_what_was_not_run_has_no_number_but_the_published_one(tmp_path):
     text = write_readme(tmp_path / "none").read_text("utf-8")
-    expected = [cell for table in TABLES for cell in cells(table)]
+    expected = [
+        cell
+        for name, table in TABLES.items()
+        for dataset in table.printed
+        for cell in cells(name, dataset=dataset)
+    ]
     for cell in expected:
         labels = "all" if cell.labels is None else cell.labels
+        if cell.dataset != cell.table.dataset:
+            labels = f"{labels} of {cell.dataset}"
         (line,) = lines_of(text, cell.row.name, labels)[:1]
         assert line[3:9] == ["not run", *"–––––"], line
     assert text.count("| not run |") == len(expected)
@@ -113,6 +120,21 @@ def test_a_stand_in_takes_no_ones_place(tmp_path):
     assert line[2] == "–" and line[3] == "20.00" and line[8] == "–"
     assert "svhn_small in place of svhn" in text
     assert "never to be reported as SVHN error" in text
+
+
+def test_of_a_stand_in_that_the_paper_has_its_numbers_are_shown(tmp_path):
+    cell = cell_of("sw-table3", "swwae", None, dataset="cifar100")
+    result = write_result(cell, tmp_path, [0.5])
+    assert cell_line(cell, result) == (
+        "swwae on cifar100, all labels: test 50.00 % with seed 0 (published 69.12)"
+    )
+    text = write_readme(tmp_path).read_text("utf-8")
+    (line,) = lines_of(text, "swwae", "all of cifar100")
+    assert line[2:4] == ["69.12", "50.00"] and line[8] == "-19.12"
+    (line,) = lines_of(text, "convnet", "all of cifar100")
+    assert line[2:4] == ["67.50", "not run"] and line[9].endswith("--dataset cifar100`")
+    assert "Data set: cifar10, and with `--dataset` cifar100." in text
+    assert "in place of" not in text
 
 
 def test_epochs_are_those_of_the_runs_and_not_of_the_table_as_it_is_now(tmp_path):

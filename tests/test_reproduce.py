@@ -303,6 +303,15 @@ def test_every_cell_has_a_network_settings_and_a_name_of_its_own():
                     build(config.network, classes=classes, shape=shape, **config.options)
 
 
+def test_without_the_data_it_is_said_in_a_sentence_what_is_missing(tmp_path):
+    cell = cells("sw-table3", dataset="cifar100", budget="smoke")[0]
+    places = {"root": tmp_path, "results": tmp_path / "results", "runs": tmp_path / "runs"}
+    sentence = "cifar100: .*cifar-100-python/train is missing .*`birdinv data prepare cifar100`"
+    with pytest.raises(BirdinvError, match=sentence) as error:
+        running.run_cell(cell, [0], **places, device="cpu")
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
 def test_published_numbers_are_those_of_the_papers():
     """A few of each table, typed from the papers once more."""
     published = {
@@ -321,6 +330,63 @@ def test_published_numbers_are_those_of_the_papers():
     assert np.std(semi) == pytest.approx(0.249, abs=0.01)  # INV table 2 prints both
 
 
+SW_ERRORS = {  # of each data set by number of labels, as printed; with every label from the text
+    ("sw-table1", "convnet", "svhn"): {None: 5.89},
+    ("sw-table1", "swwae", "svhn"): {1000: 27.83, None: 4.94},
+    ("sw-table1", "swwae-dropout", "svhn"): {1000: 23.56},
+    ("sw-table4", "swwae", "mnist"): {100: 10.66, 600: 4.35, 1000: 3.17, 3000: 2.13},
+    ("sw-table4", "dropout-on-convolution", "mnist"): {
+        100: 14.23,
+        600: 4.70,
+        1000: 3.37,
+        3000: 2.08,
+    },
+    ("sw-table4", "l1", "mnist"): {100: 10.91, 600: 4.61, 1000: 3.55, 3000: 2.67},
+    ("sw-table4", "unsup-sfx", "mnist"): {100: 17.81, 600: 8.41, 1000: 6.40, 3000: 4.76},
+    ("sw-table4", "unsup-pretr", "mnist"): {600: 9.80, 1000: 6.135, 3000: 4.41},
+    ("sw-table4", "noL2M", "mnist"): {100: 12.41, 600: 4.63, 1000: 3.15, 3000: 2.08},
+    ("sw-table5", "convnet", "mnist"): {None: 0.76},
+    ("sw-table5", "swwae", "mnist"): {100: 9.17, 600: 4.16, 1000: 3.39, 3000: 2.50, None: 0.71},
+    ("sw-table5", "swwae-dropout", "mnist"): {100: 8.71, 600: 3.31, 1000: 2.83, 3000: 2.10},
+}
+SW_ACCURACIES = {
+    ("sw-table2", "convnet", "stl10"): {1000: 57.45},
+    ("sw-table2", "swwae", "stl10"): {1000: 74.33},
+    ("sw-table3", "convnet", "cifar10"): {None: 91.33},
+    ("sw-table3", "swwae", "cifar10"): {None: 92.23},
+    ("sw-table3", "convnet", "cifar100"): {None: 67.50},
+    ("sw-table3", "swwae", "cifar100"): {None: 69.12},
+}
+SW_STD = {
+    ("sw-table4", "swwae"): {100: 0.55, 600: 0.30, 1000: 0.17, 3000: 0.10},
+    ("sw-table4", "dropout-on-convolution"): {100: 0.94, 600: 0.38, 1000: 0.11, 3000: 0.10},
+    ("sw-table4", "l1"): {100: 0.29, 600: 0.28, 1000: 0.31, 3000: 0.25},
+    ("sw-table4", "unsup-sfx"): {100: 0.06, 600: 0.08, 1000: 0.06, 3000: 0.03},
+    ("sw-table4", "unsup-pretr"): {600: 0.06, 1000: 0.03, 3000: 3.11},
+    ("sw-table4", "noL2M"): {100: 1.95, 600: 0.24, 1000: 0.22, 3000: 0.18},
+    ("sw-table5", "swwae"): {100: 0.11, 600: 0.11, 1000: 0.01, 3000: 0.01},
+    ("sw-table5", "swwae-dropout"): {100: 0.34, 600: 0.40, 1000: 0.10, 3000: 0.22},
+}
+
+
+def test_published_numbers_of_sw_are_those_of_its_paper():
+    """Every number, and none that the paper has not."""
+    typed = {key: {n: 100 - e for n, e in errors.items()} for key, errors in SW_ERRORS.items()}
+    found, std = {}, {}
+    for name, table in TABLES.items():
+        if name.startswith("sw-"):
+            for cell in {(c.row.name, c.dataset, c.labels): c for c in all_cells(table)}.values():
+                if cell.published is not None:
+                    own = found.setdefault((name, cell.row.name, cell.dataset), {})
+                    own[cell.labels] = cell.published
+                if cell.published_std is not None:
+                    std.setdefault((name, cell.row.name), {})[cell.labels] = cell.published_std
+    expected = typed | SW_ACCURACIES
+    assert set(found) == set(expected) and std == SW_STD
+    for key, numbers in expected.items():
+        assert found[key] == pytest.approx(numbers, abs=1e-9), key
+
+
 def test_the_paper_presets_are_the_protocols_of_the_papers():
     inv = cells("inv-table2", rows=["resnet2-32-max"], preset="inv-mnist", budget="paper")[0]
     config = inv.config(0)
@@ -335,6 +401,10 @@ def test_the_paper_presets_are_the_protocols_of_the_papers():
     assert ms.published == 74.81
     stand_in = cells("ms-table2", rows=["cnn-gamma"], dataset="svhn_small", budget="paper")[0]
     assert stand_in.published is None and stand_in.labels == 100
+    assert "svhn_small in place of svhn" in stand_in.deviations
+    printed = cells("sw-table3", rows=["swwae"], dataset="cifar100", budget="paper")[0]
+    assert printed.published == 69.12 and printed.published_std is None
+    assert not any("in place of cifar10" in words for words in printed.deviations)
 
 
 @pytest.mark.skipif(not DATA, reason="BIRDINV_DATA is not set")

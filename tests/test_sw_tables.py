@@ -1,4 +1,4 @@
-"""The rows of the tables of SW are trained as their names say, by networks as the paper has them."""
+"""Rows of SW's tables are trained as their names say, by the networks that the paper states."""
 
 import functools
 import shlex
@@ -81,11 +81,11 @@ def test_every_network_is_the_one_that_the_paper_states(table):
         classes = len(load_manifest(cell.dataset).classes)
         stated = NETWORKS[table].replace("X", cell.row.name.rpartition("-")[2])
         stated = stated.replace("10fc", f"{classes}fc")
-        network_ = cell.config(0).network
+        built = cell.config(0).network
         if cell.row.name == "smallcnn-multiscale-moved":  # INV's, which is said to be no SWWAE
-            assert network_ == "smallcnn"
+            assert built == "smallcnn"
             continue
-        kind, colon, notation = network_.partition(":")
+        kind, colon, notation = built.partition(":")
         assert (kind, colon) == ("swwae", ":")
         assert notation.replace("Kfc", f"{classes}fc") == stated, cell.name
 
@@ -177,8 +177,7 @@ def test_rows_with_dropout_differ_from_those_without_in_nothing_else():
 def test_half_is_dropped_of_what_fully_connected_layers_hear_where_a_row_says_so(table):
     for cell in every_cell(table):
         model = network(cell)
-        # SW names no dropout for CIFAR; the deviations of table 3 are of its data.
-        drops = "dropout" in cell.row.name or table == "sw-table3"
+        drops = "dropout" in cell.row.name
         assert dropped(model) == ({0.5} if drops else set()), cell.name
         if drops:
             assert dropped(model.head) == {0.5}

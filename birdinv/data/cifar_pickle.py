@@ -1,4 +1,4 @@
-"""The pickled batches of CIFAR-10, read without the power to run anything.
+"""The pickled batches of CIFAR-10 and CIFAR-100, read without the power to run anything.
 
 The batches name three things of NumPy. Each is replaced by a stand-in that only keeps what it is
 given, so that not even NumPy's own unpickling sees a file; any other name is refused.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from birdinv.data.manifests import Manifest, refusal
 from birdinv.errors import BirdinvError
 
-SPARE = 1 << 21  # bytes of labels and file names beside the pixels: 0.3 MB in the official files
+SPARE = 1 << 21  # bytes of labels and file names beside the pixels: officially up to 1.7 MB
 
 
 class _Kept:
@@ -71,9 +71,12 @@ def _bounded(data: bytes) -> None:
 
 
 def read_batch(
-    path: Path, manifest: Manifest, count: int
+    path: Path, manifest: Manifest, count: int, key: str = "labels"
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """(pixels `[count, C·H·W]`, labels `[count]`) of a batch.
+
+    Args:
+        key: what the labels are called in it.
 
     Raises:
         BirdinvError: it is damaged, asks for code, or is a batch of another data set.
@@ -94,11 +97,11 @@ def read_batch(
         raise refuse(f"cannot be unpickled ({error})") from error
     if not isinstance(batch, dict):
         raise refuse("holds no batch")
-    known = {key if isinstance(key, bytes) else str(key).encode(): batch[key] for key in batch}
-    if b"labels" not in known or b"data" not in known:
-        names = ", ".join(sorted(key.decode("utf-8", "backslashreplace") for key in known))
-        raise refuse(f"holds {names or 'nothing'} but not data and labels, as another data set has")
-    pixels, labels = _pixels(known[b"data"]), known[b"labels"]
+    known = {name if isinstance(name, bytes) else str(name).encode(): batch[name] for name in batch}
+    if key.encode() not in known or b"data" not in known:
+        names = ", ".join(sorted(name.decode("utf-8", "backslashreplace") for name in known))
+        raise refuse(f"holds {names or 'nothing'} but not data and {key}, as another data set has")
+    pixels, labels = _pixels(known[b"data"]), known[key.encode()]
     if pixels is None:
         raise refuse("its data is no array of bytes")
     if pixels.shape != (count, width):

@@ -66,22 +66,42 @@ def _idx(path: Path, shape: tuple[int, ...], manifest: Manifest) -> NDArray[np.u
 
 def read_cifar_python(paths: Sequence[Path], manifest: Manifest, split: str) -> Pair:
     """CIFAR-10: pickled batches of 10 000, unpickled without the power to run anything."""
+    return _cifar_python(paths, manifest, split, "labels")
+
+
+def read_cifar100_python(paths: Sequence[Path], manifest: Manifest, split: str) -> Pair:
+    """CIFAR-100: one such batch a split, with fine labels and coarse ones, which are not read."""
+    return _cifar_python(paths, manifest, split, "fine_labels")
+
+
+def _cifar_python(paths: Sequence[Path], manifest: Manifest, split: str, key: str) -> Pair:
     each = manifest.splits[split].count // len(paths)
-    batches = [read_batch(path, manifest, each) for path in paths]
+    batches = [read_batch(path, manifest, each, key) for path in paths]
     pixels = np.concatenate([pixels for pixels, _ in batches])
     return pixels.reshape(-1, *manifest.shape), np.concatenate([labels for _, labels in batches])
 
 
 def read_cifar_binary(paths: Sequence[Path], manifest: Manifest, split: str) -> Pair:
     """CIFAR-10: records of one byte of label and C·H·W of pixels."""
-    each, record = manifest.splits[split].count // len(paths), 1 + int(np.prod(manifest.shape))
+    return _cifar_binary(paths, manifest, split, 1)
+
+
+def read_cifar100_binary(paths: Sequence[Path], manifest: Manifest, split: str) -> Pair:
+    """CIFAR-100: the same with two bytes of label, first the coarse one, which is not read."""
+    return _cifar_binary(paths, manifest, split, 2)
+
+
+def _cifar_binary(paths: Sequence[Path], manifest: Manifest, split: str, head: int) -> Pair:
+    """Records of `head` bytes, the last of them the label, and C·H·W of pixels."""
+    each, record = manifest.splits[split].count // len(paths), head + int(np.prod(manifest.shape))
     rows = np.concatenate(
         [
             np.frombuffer(_bytes(path, each * record, manifest), np.uint8).reshape(each, record)
             for path in paths
         ]
     )
-    return np.ascontiguousarray(rows[:, 1:]).reshape(-1, *manifest.shape), _labels(rows[:, 0])
+    pixels = np.ascontiguousarray(rows[:, head:]).reshape(-1, *manifest.shape)
+    return pixels, _labels(rows[:, head - 1])
 
 
 def read_tiles(paths: Sequence[Path], manifest: Manifest, split: str) -> Pair:
@@ -179,6 +199,8 @@ READERS: dict[str, Callable[[Sequence[Path], Manifest, str], Pair]] = {
     "mat": read_mat,
     "cifar-python": read_cifar_python,
     "cifar-binary": read_cifar_binary,
+    "cifar100-python": read_cifar100_python,
+    "cifar100-binary": read_cifar100_binary,
     "tiles": read_tiles,
     "npz": read_npz,
     "stl": read_stl,

@@ -1,4 +1,4 @@
-"""Images of the official splits of MNIST, SVHN, CIFAR-10 and STL-10, whatever form they are in."""
+"""Images of the official splits of MNIST, SVHN, CIFAR and STL-10, whatever form they are in."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_images(name: str, root: Path, split: str) -> Images:
     Checksums are not read, which `birdinv data check` does.
 
     Args:
-        name: of a manifest of images: mnist, svhn, cifar10, stl10, svhn_small.
+        name: of a manifest of images: mnist, svhn, cifar10, cifar100, stl10, svhn_small.
         root: the folder of the data set, or one with a folder `name` in it.
         split: "train", "test", or what else is official: "extra" of SVHN, "unlabeled" of STL-10.
 

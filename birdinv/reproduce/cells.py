@@ -60,13 +60,20 @@ class Cell:
     @property
     def published(self) -> float | None:
         """Accuracy in %; None where the paper has none for this data set and these labels."""
-        return self.row.published.get(self.labels) if self.dataset == self.table.dataset else None
+        if self.dataset == self.table.dataset:
+            return self.row.published.get(self.labels)
+        return self.row.elsewhere.get(self.dataset, {}).get(self.labels)
+
+    @property
+    def published_std(self) -> float | None:
+        """Standard deviation of `published`; None where the paper has none."""
+        return self.row.std.get(self.labels) if self.dataset == self.table.dataset else None
 
     @property
     def deviations(self) -> tuple[str, ...]:
         """What is not as in the paper, in words."""
         words = []
-        if self.dataset != self.table.dataset:
+        if self.dataset not in self.table.printed:
             words.append(f"{self.dataset} in place of {self.table.dataset}")
         if self.budget != "paper" or self.steps is not None:
             words.append(self.duration)

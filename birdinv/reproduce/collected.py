@@ -100,7 +100,7 @@ def published(cell: Cell, *, std: bool = True) -> str | None:
     """The published number, with its standard deviation if that is wanted and known."""
     if cell.published is None:
         return None
-    spread = cell.row.std.get(cell.labels) if std else None
+    spread = cell.published_std if std else None
     number = f"{in_unit(cell.table, cell.published):.2f}"
     return number if spread is None else f"{number} ± {spread:.2f}"
 

@@ -100,11 +100,13 @@ def _section(table: Table, results: Path) -> list[str]:
         compared = "The paper's numbers, and so the difference, are of validation samples. "
     if has_figures(table.name):
         drawn = f"; its figures: `birdinv reproduce {table.name} --figure`"
+    printed = ", and with `--dataset` ".join(table.printed)
     rule = ["---" if name in ("Row", "Preset, budget", "Command") else "---:" for name in head]
     lines = "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *_lines(table, found)))
     blocks = [
         f"## {table.name}: {table.title}",
-        f"Source: {table.source}. Unit: {_UNITS[table.unit]} in %. Data set: {table.dataset}. "
+        f"Source: {table.source}. Unit: {_UNITS[table.unit]} in %. "
+        f"Data set: {printed}. "
         f"{compared}All of it: `birdinv reproduce {table.name} --seeds 0-4 --budget cpu`{drawn}.",
         lines,
     ]
@@ -134,7 +136,7 @@ def _lines(table: Table, found: Sequence[Found]) -> Iterable[Sequence[str]]:
             for labels in table.labels(row, dataset):
                 own = slots[row.name, dataset, labels]
                 done = [by_name[cell.name] for cell in own if cell.name in by_name]
-                if not done and dataset == table.dataset:
+                if not done and dataset in table.printed:
                     yield _not_run(next(cell for cell in own if cell.budget == "cpu"))
                 yield from map(_line, done)
 

@@ -66,7 +66,12 @@ def load_result(cell: Cell, path: Path) -> dict[str, Any]:
         most = 1.0 if measured(cell.table) == "accuracy" else math.inf
         if not _is_within(test, most) or not (valid is None or _is_within(valid, most)):
             raise BirdinvError(
-                f"{path} has an {measured(cell.table)} of seed {each['seed']} outside 0 to {most:g}"
+                f"{path}, seed {each['seed']}: its {measured(cell.table)} is not from 0 to {most:g}"
+            )
+        by_recording = each.get("test_recording_accuracy", 0.0)
+        if not _is_within(by_recording, 1.0):
+            raise BirdinvError(
+                f"{path}, seed {each['seed']}: its accuracy per recording is not from 0 to 1"
             )
         if not is_number(each.get("seconds")):
             raise BirdinvError(f"{path} does not say how long seed {each['seed']} took")

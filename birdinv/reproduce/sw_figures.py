@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from birdinv.data.batches import translated
 from birdinv.data.images import read_images
 from birdinv.data.manifests import data_root
+from birdinv.errors import BirdinvError
 from birdinv.networks.saved import load_model
 from birdinv.networks.swwae import SWWAE
 from birdinv.reproduce.cells import Cell
@@ -32,10 +34,14 @@ _DIRECTIONS = {"horizontally": (0, 1), "vertically": (1, 0)}  # down, right
 def unpooling_figures(
     cells: Sequence[Cell], runs: Path, root: Path | None
 ) -> Iterator[tuple[str, Figure]]:
-    """Ten digits by upsampling, left, and by unpooling, right, a row a pooling (SW fig. 2)."""
+    """Ten digits by upsampling, left, and by unpooling, right, a row a pooling (SW fig. 2).
+
+    Of all rows of the table whose network is kept, also where one alone was asked for.
+    """
     from matplotlib.figure import Figure
 
-    kept = {cell.row.name: folder for cell in cells if (folder := kept_model(cell, runs))}
+    every = (replace(cells[0], row=row) for row in cells[0].table.rows)
+    kept = {cell.row.name: folder for cell in every if (folder := kept_model(cell, runs))}
     if not kept:
         return
     x = _digits(cells[0], data_root(root))
@@ -127,7 +133,8 @@ def _scatter(
             label=f"as the digit moved, {sign * SHIFT:+d}",
         )  # fmt: skip
     by = " and ".join(f"{float((moved[sign] - still).mean()):+.3f}" for sign in (1, -1))
-    same = float(np.corrcoef(still.repeat(2), torch.cat([moved[1], moved[-1]]))[0, 1])
+    with np.errstate(invalid="ignore"):  # of a plane that is always the same: nan
+        same = float(np.corrcoef(still.repeat(2), torch.cat([moved[1], moved[-1]]))[0, 1])
     axis.set_title(f"{title}\nmoved by {by}, correlation {same:.2f}", fontsize=9)
     axis.set_xlabel("of the digit", fontsize=9)
     axis.set_ylabel("of the digit moved", fontsize=9)
@@ -184,9 +191,12 @@ def _moved(x: Tensor, direction: tuple[int, int], pixels: int) -> Tensor:
 
 
 def _network(folder: Path) -> SWWAE:
-    model, _ = load_model(folder)
+    model, description = load_model(folder)
     if not isinstance(model, SWWAE):
-        raise TypeError(f"{folder} holds no SWWAE")
+        raise BirdinvError(
+            f"{folder} holds {description.network}, which has no decoder; delete its run and run "
+            "the cell again"
+        )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model

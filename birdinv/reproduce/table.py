@@ -18,6 +18,7 @@ class Row:
         published: accuracy in % by number of labels, None where the table has no number; the
             number of labels is None where every label is used.
         std: of the published number, by number of labels.
+        elsewhere: accuracy in % that the paper has of a stand-in, by its name and number of labels.
         preset: the only one it makes sense with; None takes the table's, or what is asked for.
         epochs, checks: by budget, where the table's are too many for this network.
     """
@@ -26,6 +27,7 @@ class Row:
     settings: Mapping[str, Any]
     published: Mapping[int | None, float | None]
     std: Mapping[int | None, float] = field(default_factory=dict)
+    elsewhere: Mapping[str, Mapping[int | None, float]] = field(default_factory=dict)
     preset: str | None = None
     epochs: Mapping[str, float] = field(default_factory=dict)
     checks: Mapping[str, int] = field(default_factory=dict)
@@ -39,9 +41,9 @@ class Table:
         unit: "accuracy" or "error", as the paper prints it; `Row.published` is always accuracy. Or
             "reconstruction", of networks that learn without labels: what is left of the inputs,
             `Σ‖x − x̃‖² / Σ‖x‖²`.
-        dataset: the one of the paper.
-        stand_ins: others that a row may be run on, of which nothing was published, and how many
-            labels then.
+        dataset: the one of the paper, or its first.
+        stand_ins: others that a row may be run on, and how many labels then; nothing was published
+            of them but what a row has in `elsewhere`.
         presets: the one to take when none is asked for, then the others.
         epochs: of the larger set, by budget; `checks` validations in a run of the budget.
         steps: by budget, in place of epochs; the last weights are then kept, as there is one
@@ -68,6 +70,12 @@ class Table:
     def datasets(self) -> tuple[str, ...]:
         """The data set of the paper, then the stand-ins."""
         return (self.dataset, *self.stand_ins)
+
+    @property
+    def printed(self) -> tuple[str, ...]:
+        """The data sets that the table of the paper has, in the order of `datasets`."""
+        more = {name for row in self.rows for name in row.elsewhere}
+        return (self.dataset, *(name for name in self.stand_ins if name in more))
 
     def labels(self, row: Row, dataset: str) -> tuple[int | None, ...]:
         """The numbers of labels that a row is run with on a data set."""
