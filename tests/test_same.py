@@ -165,8 +165,8 @@ each_branch = pytest.mark.parametrize(
 def test_gradients_of_deconv_are_finite_differences(
     size, kernel, stride, inputs, outputs, folds, monkeypatch
 ):
-    calls, fold = [], functional.fold
-    monkeypatch.setattr(functional, "fold", lambda *a, **k: calls.append(1) or fold(*a, **k))
+    calls, convolved = [], Deconv._convolved
+    monkeypatch.setattr(Deconv, "_convolved", lambda *a: calls.append(1) or convolved(*a))
     torch.manual_seed(0)
     layer = drawn_(Deconv(inputs, outputs, kernel, stride, size))
     z = torch.randn(2, inputs, *outputs_of(size, stride)).double().requires_grad_()
@@ -175,7 +175,7 @@ def test_gradients_of_deconv_are_finite_differences(
         return functional_call(layer, {"weight": weight, "bias": bias}, z)
 
     assert gradcheck(through, (z, layer.weight, layer.bias))
-    assert bool(calls) == folds
+    assert bool(calls) != folds
 
 
 @pytest.mark.parametrize(
