@@ -72,7 +72,9 @@ def main() -> None:
     base = times["supervised"]
     rows = {
         row: {
-            "parameters": sum(each.numel() for each in learners[row].model.parameters()),
+            "parameters": sum(  # those that learn
+                each.numel() for each in learners[row].model.parameters() if each.grad is not None
+            ),
             "seconds_a_step": round(statistics.median(each), 5),
             "times_supervised": round(
                 statistics.median(a / b for a, b in zip(each, base, strict=True)), 2
