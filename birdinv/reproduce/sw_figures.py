@@ -20,7 +20,7 @@ from birdinv.networks.swwae import SWWAE
 from birdinv.reproduce.cells import Cell
 from birdinv.reproduce.curves import BLUE, VERMILION, WIDTH, describe, say
 from birdinv.reproduce.reconstructions import first_of_each_class, kept_model, show
-from birdinv.reproduce.sw_tables import KINDS, SHIFT, WINDOWS
+from birdinv.reproduce.sw_rows import KINDS, SHIFT, WINDOWS
 from birdinv.training.images import ImageSamples
 
 if TYPE_CHECKING:
