@@ -12,7 +12,7 @@ from birdinv.data.manifests import load_manifest
 from birdinv.errors import BirdinvError
 from birdinv.reproduce.presets import PRESETS
 from birdinv.reproduce.table import BUDGETS, Row, Table
-from birdinv.reproduce.tables import TABLES
+from birdinv.reproduce.tables import ALIASES, TABLES
 from birdinv.training.config import TrainConfig
 from birdinv.words import counted
 
@@ -125,7 +125,7 @@ def cells(
         BirdinvError: an unknown table, row, number of labels, data set, preset or budget, with the
             nearest known one, or nothing left of the table.
     """
-    table = TABLES[_known(name, TABLES, "table")]
+    table = TABLES[_known(ALIASES.get(name, name), TABLES, "table")]
     budget = _known(budget, BUDGETS, "budget")
     by_name = {row.name: row for row in table.rows}
     names = dict.fromkeys(_known(row, by_name, f"row of {name}") for row in rows)

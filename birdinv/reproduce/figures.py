@@ -18,7 +18,7 @@ from birdinv.reproduce.learning import (
     training_figures,
 )
 from birdinv.reproduce.reconstructions import reconstruction_figures
-from birdinv.reproduce.sw_figures import capsule_figures, moved_figures, unpooling_figures
+from birdinv.reproduce.sw_figures import capsule_figures, unpooling_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +81,6 @@ _OF_MODELS: Mapping[str, Callable[[Sequence[Cell], Path, Path | None], Figures]]
     "inv-table2": reconstruction_figures,
     "sw-figure2": unpooling_figures,
     "sw-figure3": capsule_figures,
-    "sw-figure4": moved_figures,
 }
 _OF_RESULTS: Mapping[str, tuple[Callable[[Sequence[Cell], Sequence[Found]], Figures], ...]] = {
     "inv-figure2": (baseline_figures,),

@@ -82,14 +82,19 @@ _SIDES = {
 def capsule_figures(
     cells: Sequence[Cell], runs: Path, root: Path | None
 ) -> Iterator[tuple[str, Figure]]:
-    """What and where of digits against those of the same digits moved (SW fig. 3)."""
+    """What and where of moved digits (SW fig. 3), and reconstructions of them (SW fig. 4)."""
+    folder = kept_model(cells[0], runs)
+    if folder is not None:
+        model, place = _network(folder), data_root(root)
+        yield "what-where", _what_and_where(model, cells[0], place)
+        yield "moved", _rebuilt(model, cells[0], place)
+
+
+def _what_and_where(model: SWWAE, cell: Cell, root: Path) -> Figure:
+    """Those of digits against those of the same digits moved, one feature plane."""
     from matplotlib.figure import Figure
 
-    folder = kept_model(cells[0], runs)
-    if folder is None:
-        return
-    model = _network(folder)
-    x = _digits(cells[0], data_root(root), _DIGITS)
+    x = _digits(cell, root, _DIGITS)
     what, where = _top(model, x)
     plane = int(what.mean(dim=0).argmax())
     # A pixel is 1 / stride of a place, and the places of a window of k go from −1 to 1.
@@ -99,7 +104,7 @@ def capsule_figures(
     figure = Figure(figsize=(WIDTH * 2, 6.4), layout="constrained")
     figure.suptitle(
         f"What and where of one feature plane of {len(what.T)}, {len(x)} test digits and the same "
-        f"moved by {SHIFT} pixels, {describe(cells[0])}",
+        f"moved by {SHIFT} pixels, {describe(cell)}",
         fontsize=10,
     )
     axes = figure.subplots(2, 3, squeeze=False)
@@ -114,7 +119,7 @@ def capsule_figures(
             }, SHIFT * step * move[d])  # fmt: skip
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
-    yield "what-where", figure
+    return figure
 
 
 def _scatter(
@@ -140,17 +145,11 @@ def _scatter(
     axis.set_ylabel("of the digit moved", fontsize=9)
 
 
-def moved_figures(
-    cells: Sequence[Cell], runs: Path, root: Path | None
-) -> Iterator[tuple[str, Figure]]:
-    """Digits, their reconstructions, and those of the digits moved both ways (SW fig. 4)."""
+def _rebuilt(model: SWWAE, cell: Cell, root: Path) -> Figure:
+    """Digits, their reconstructions, and those of the digits moved both ways."""
     from matplotlib.figure import Figure
 
-    folder = kept_model(cells[0], runs)
-    if folder is None:
-        return
-    model = _network(folder)
-    x = _digits(cells[0], data_root(root))
+    x = _digits(cell, root)
     rows = {
         "digit": x,
         "rebuilt": model(x, decode=True).x_tilde,
@@ -163,7 +162,7 @@ def moved_figures(
     }
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     figure.suptitle(
-        f"Digits and reconstructions, soft pooling over 16 × 16, {describe(cells[0])}", fontsize=9
+        f"Digits and reconstructions, soft pooling over 16 × 16, {describe(cell)}", fontsize=9
     )
     axes = figure.subplots(len(rows), len(x), squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
@@ -173,7 +172,7 @@ def moved_figures(
             axis.set_frame_on(False)
             show(axis, picture.numpy())
         line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
-    yield "moved", figure
+    return figure
 
 
 @torch.no_grad()

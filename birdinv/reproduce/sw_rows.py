@@ -163,6 +163,12 @@ def figure2() -> tuple[Row, ...]:
     )
 
 
+def capsules() -> Row:
+    """The auto-encoder of figures 3 and 4: moved digits, no labels, soft pooling."""
+    settings = {"lambda_nll": 0.0, "lambda_rec": 1.0, "lambda_mid": 1.0, "translate": SHIFT}
+    return Row("soft", net(CAPSULES, PADDED, settings, pooling="soft", beta=100.0), {None: None})
+
+
 def birds() -> tuple[Row, ...]:
     """Supervised training, inversion by two objectives, SWWAE, and its encoder alone."""
     own, swwae = supervised(), dict(RECIPES["swwae"])

@@ -143,6 +143,7 @@ def _ablation_rows() -> tuple[Row, ...]:
     )
 
 
+ALIASES = {"sw-figure4": "sw-figure3"}  # two figures of one network
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
