@@ -32,9 +32,9 @@ from .options import ANY_PATH, command_line, common, warn
     "--beta", type=float, help="weighted: reconstruction against entropy, 0.3; few-labels: entropy."
 )
 @click.option("--gamma", type=float, help="few-labels, layer-weighted: reconstruction.")
-@click.option("--lambda-nll", type=float, help="swwae: labels; 0 learns without them.")
-@click.option("--lambda-rec", type=float, help="swwae: reconstruction of the input.")
-@click.option("--lambda-mid", type=float, help="swwae: reconstruction of the levels between.")
+@click.option("--lambda-nll", type=float, help="swwae: labels, 1; 0 learns without them.")
+@click.option("--lambda-rec", type=float, help="swwae: reconstruction of the input, 1.")
+@click.option("--lambda-mid", type=float, help="swwae: that of the levels between, 0.2.")
 @click.option("--balance", type=float, help="Weight that keeps classes from emptying.")
 @click.option("--ramp", type=float, help="Epochs over which entropy, balance, consistency come in.")
 @click.option(
@@ -78,13 +78,13 @@ from .options import ANY_PATH, command_line, common, warn
     help="Hide the labels of all but N recordings of each class.",
 )
 @click.option("--epochs", type=int, help="Passes over the larger set; 30, or in place of --steps.")
-@click.option("--steps", type=int, help="Batches; 1000 by few-labels and supervised.")
+@click.option("--steps", type=int, help="Batches; 1000 by few-labels, supervised, swwae.")
 @click.option(
     "--keep",
     type=click.Choice(["best", "last"]),
-    help="Weights: best on validation, or last; few-labels and supervised: last.",
+    help="Weights: best on validation, or last; few-labels, supervised, swwae: last.",
 )
-@click.option("--batch-size", type=int, help="64 by few-labels and supervised, else 128.")
+@click.option("--batch-size", type=int, help="64 by few-labels, supervised, swwae, else 128.")
 @click.option("--learning-rate", default=0.001, show_default=True, help="Of Adam.")
 @click.option(
     "--schedule", type=click.Choice(["cosine", "constant"]), default="cosine", show_default=True
@@ -92,7 +92,7 @@ from .options import ANY_PATH, command_line, common, warn
 @click.option(
     "--patience", default=10, show_default=True, help="Epochs without a better validation accuracy."
 )
-@click.option("--dropout", default=0.5, show_default=True, help="In the dense layer.")
+@click.option("--dropout", type=float, help="In the dense layer; bird10: 0.5, others: 0.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")
 @click.option(
@@ -141,6 +141,8 @@ def command(
             result = train(opened, output, config, progress=progress, **how)
     for text in result.warnings:
         warn(text)
+    if config.objective == "swwae" and config.lambda_nll == 0:
+        warn("nothing was learned from labels: the classes this network names are arbitrary")
     best = result.rows[result.best_row - 1]
     click.echo(f"step {best['step']} of {result.rows[-1]['step']} is kept")
     if best["valid_accuracy"]:

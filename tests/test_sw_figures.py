@@ -126,7 +126,9 @@ def test_figure_2_shows_what_each_kept_network_makes_of_a_digit_of_each_class(tm
         for line, window in enumerate(WINDOWS, 1):
             row = axes[line, side]
             if f"{kind}-{window}" not in models:
-                assert words(row[0]) == ["not run"] and not any(axis.images for axis in row)
+                assert words(row[0]) == [f"{window} × {window}: not run"] and not any(
+                    axis.images for axis in row
+                )
                 continue
             made = models[f"{kind}-{window}"](x, decode=True).x_tilde
             for axis, digit in zip(row, made, strict=True):

@@ -415,9 +415,9 @@ def test_a_saved_network_of_recordings_comes_back_with_its_hearing(tmp_path):
     [
         ("(4)3c-2p-2fx", [1, 8, 8], "at character 11, expected p or fc"),
         ("(4)3c-2p-2fc", [1, 8], "its weights hold"),
-        ("(4096)65536c-2fc", [1 << 22, 1, 1], "weights is beyond"),
-        ("(4096)65536c-(4096)65536c-2fc", [1, 1, 1], "weights is beyond"),
-        ("(4096)3c-65536fc-2fc", [1, 32, 32], "its weights hold"),
+        ("(4096)65536c-2fc", [1 << 22, 1, 1], "weights; at most"),
+        ("(4096)65536c-(4096)65536c-2fc", [1, 1, 1], "weights; at most"),
+        ("(4096)3c-65536fc-2fc", [1, 32, 32], "weights; at most"),
     ],
 )
 def test_a_damaged_or_evil_folder_is_refused_and_costs_no_memory(
@@ -557,3 +557,16 @@ def test_a_notation_without_its_prefix_is_told_about_it(name):
 def test_every_option_is_in_its_sizes():
     options = set(inspect.signature(SWWAE).parameters) - {"notation"}
     assert set(make(*SMALL).sizes) == options
+
+
+@pytest.mark.parametrize("shape", [(1, 33, 33), (1, 33, 32), (3, 32, 32), (32, 32)])
+def test_inputs_of_another_shape_are_refused_in_a_sentence(shape):
+    model = birdinv.networks.build("swwae:(4)5c-2p-10fc", shape=(1, 32, 32))
+    for decode in (False, True):
+        with pytest.raises(ValueError, match=r"expected \[N, \*\(1, 32, 32\)\]"):
+            model(torch.zeros(2, *shape), decode=decode)
+
+
+def test_weights_are_counted_over_all_layers_before_they_are_made():
+    with pytest.raises(BirdinvError, match=r"weights; at most 1,073,741,824 are made"):
+        birdinv.networks.build("swwae:(64)64c/64-65536fc-65536fc-Kfc", shape=(1, 11025), classes=3)

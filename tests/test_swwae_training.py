@@ -356,7 +356,7 @@ def test_the_table_shows_which_part_a_row_is_of(tmp_path):
 
 
 def test_freezing_without_a_part_to_freeze_after_is_refused():
-    with pytest.raises(SettingError, match="--freeze is True; give False, or a --pretrain above"):
+    with pytest.raises(SettingError, match="--freeze is True; give False, or a pretrain above"):
         replace(CONFIG, freeze=True)
 
 

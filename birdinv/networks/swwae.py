@@ -14,7 +14,7 @@ from birdinv.networks.same import Deconv, same_conv
 from birdinv.networks.what_where import SoftSwitches, Switches, Upsampling, WhatWhere
 
 LARGEST = 1 << 22  # numbers of one map of one sample
-HEAVIEST = 1 << 30  # weights of one convolution
+HEAVIEST = 1 << 30  # weights of encoder and decoder
 
 POOLINGS: Mapping[str, Callable[[Sequence[int], float], WhatWhere]] = {
     "switches": lambda window, beta: Switches(window),
@@ -84,8 +84,8 @@ class SWWAE(nn.Module):
         `[N, *shape]` to `[N, classes]`, or to `Decoded`.
 
     Raises:
-        ValueError: a notation that cannot be read or does not fit `shape` and `classes`, or an
-            option out of range.
+        ValueError: a notation that cannot be read or does not fit `shape` and `classes`, an option
+            out of range, or inputs of another shape.
 
     Example:
         >>> import birdinv, torch
@@ -109,14 +109,18 @@ class SWWAE(nn.Module):
         super().__init__()
         for name, ok, given, expected in (
             ("pooling", pooling in POOLINGS, pooling, f"one of {', '.join(POOLINGS)}"),
-            ("beta", 0 <= beta < math.inf, beta, "a number from 0"),
+            ("beta", _is_number(beta) and 0 <= beta < math.inf, beta, "a number from 0"),
             ("batch_norm", isinstance(batch_norm, bool), batch_norm, "True or False"),
-            ("dropout", 0 <= dropout < 1, dropout, "a fraction from 0 to below 1"),
-            ("conv_dropout", 0 <= conv_dropout < 1, conv_dropout, "a fraction from 0 to below 1"),
+            *(
+                (name, _is_number(value) and 0 <= value < 1, value, "a fraction from 0 to below 1")
+                for name, value in (("dropout", dropout), ("conv_dropout", conv_dropout))
+            ),
             (
                 "shape",
-                2 <= len(shape) <= 3 and all(1 <= n <= LARGEST for n in shape),
-                tuple(shape),
+                isinstance(shape, Sequence)
+                and 2 <= len(shape) <= 3
+                and all(type(n) is int and 1 <= n <= LARGEST for n in shape),
+                shape,
                 "(channels, samples) or (channels, height, width)",
             ),
         ):
@@ -134,16 +138,17 @@ class SWWAE(nn.Module):
             "dropout": dropout,
             "conv_dropout": conv_dropout,
         }
+        self.shape = tuple(shape)
         channels, *size = shape
+        weights = 0
         self.layers: tuple[str, ...] = ()
         self.unpooled: list[tuple[int, ...]] = []  # of each stage the size that it pools
         for number, (convs, window) in enumerate(_stages(layers), 1):
             there: list[nn.Module] = []
             back: list[nn.Module] = []
             for conv in convs:
-                weights = channels * conv.filters * conv.kernel ** len(size)
-                if weights > HEAVIEST:
-                    raise ValueError(f"a convolution of {weights} weights is beyond {HEAVIEST}")
+                weights += 2 * channels * conv.filters * conv.kernel ** len(size)
+                _require_room(weights)
                 there += [
                     same_conv(channels, conv.filters, conv.kernel, conv.stride, size),
                     *([_norm(conv.filters, size)] if batch_norm else []),
@@ -175,6 +180,8 @@ class SWWAE(nn.Module):
         head: list[nn.Module] = [nn.Flatten()]
         inputs = channels * math.prod(size)
         for units in (classes if each is None else each for each in dense or [None]):
+            weights += inputs * units
+            _require_room(weights)
             head += [nn.Dropout(dropout), nn.Linear(inputs, units), nn.ReLU()]
             inputs = units
         self.head = nn.Sequential(*head[:-1])
@@ -182,6 +189,8 @@ class SWWAE(nn.Module):
 
     def forward(self, x: Tensor, *, decode: bool = False) -> Any:
         """Logits of `x`, or all of `Decoded`; see the class."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"inputs of shape {tuple(x.shape)}; expected [N, *{self.shape}]")
         if not decode:
             for name in self.layers:
                 x = getattr(self, name)(x)
@@ -211,6 +220,16 @@ class SWWAE(nn.Module):
         for name in self.layers:
             stage: nn.Module = getattr(self, name)
             stage.requires_grad_(not frozen).train(self.training and not frozen)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require_room(weights: int) -> None:
+    """Before they are allocated."""
+    if weights > HEAVIEST:
+        raise ValueError(f"{weights:,} weights; at most {HEAVIEST:,} are made")
 
 
 def _classes(dense: Sequence[int | None], classes: int | None) -> int:

@@ -81,7 +81,8 @@ class Cell:
             words.append(f"{self.duration}, of which INV states no number")
         manifest = load_manifest(self.dataset)
         if manifest.valid:
-            words.append(f"{manifest.valid} training images set apart to choose the epoch on")
+            why = "" if self.steps is not None else " to choose the epoch on"
+            words.append(f"{manifest.valid} training images set apart{why}")
         if manifest.kind == "images" and not self.table.source.startswith("SW"):
             words.append("initial weights of He et al., where SPL has Glorot's")
         if self.row.settings.get("options", {}).get("pooling") == "inhibitor":

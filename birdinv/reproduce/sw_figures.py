@@ -57,16 +57,16 @@ def unpooling_figures(
         columns[0, len(x) // 2].set_title(_SIDES[kind], fontsize=10, loc="center")
         for row, window in enumerate((None, *WINDOWS)):
             pictures, left = x, ""
+            name = "digit" if window is None else f"{window} × {window}"
             if window is not None:
                 folder = kept.get(f"{kind}-{window}")
                 if folder is None:
-                    say(columns[row, 0], "not run")
+                    say(columns[row, 0], f"{name}: not run")
                     continue
                 pictures = _network(folder)(x, decode=True).x_tilde
                 left = f"{100 * float((pictures - x).square().sum() / x.square().sum()):.3g} % left"
             for axis, picture in zip(columns[row], pictures, strict=True):
                 show(axis, picture.numpy())
-            name = "digit" if window is None else f"{window} × {window}"
             columns[row, 0].set_ylabel(
                 f"{name}\n{left}", fontsize=8, rotation=0, ha="right", va="center"
             )
@@ -160,9 +160,9 @@ def _rebuilt(model: SWWAE, cell: Cell, root: Path) -> Figure:
             for sign in (1, -1)
         },
     }
-    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     figure.suptitle(
-        f"Digits and reconstructions, soft pooling over 16 × 16, {describe(cell)}", fontsize=9
+        f"Digits and reconstructions, soft pooling over 16 × 16\n{describe(cell)}", fontsize=9
     )
     axes = figure.subplots(len(rows), len(x), squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):

@@ -110,13 +110,19 @@ class TrainConfig:
                 (name, 0 <= getattr(self, name) < math.inf, "a number from 0")
                 for name in ("lambda_nll", "lambda_rec", "lambda_mid", "sparsity")
             ),
+            (
+                "lambda_rec",
+                self.objective != "swwae"
+                or self.lambda_nll + self.lambda_rec + self.lambda_mid + self.sparsity > 0,
+                "a number above 0, or another --lambda: with none of them nothing is learned",
+            ),
             ("pretrain", 0 <= self.pretrain < 1, "a fraction from 0 to below 1"),
             (
                 "keep",
                 not self.pretrain or self.keep == "last",
-                "last with --pretrain: before the labels come in, validation says nothing",
+                "last with pretrain: before the labels come in, validation says nothing",
             ),
-            ("freeze", self.pretrain > 0 or not self.freeze, "False, or a --pretrain above 0 too"),
+            ("freeze", self.pretrain > 0 or not self.freeze, "False, or a pretrain above 0 too"),
             (
                 "network",
                 self.objective != "swwae" or self.network.startswith(WHAT_WHERE),

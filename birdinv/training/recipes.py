@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from birdinv.audio.store import Store
-from birdinv.errors import SettingError
+from birdinv.errors import BirdinvError, SettingError
+from birdinv.networks import build
 from birdinv.training.config import TrainConfig
 from birdinv.training.partition import partition
 
@@ -75,6 +78,7 @@ def settle(store: Store, given: Mapping[str, Any]) -> tuple[TrainConfig, str]:
     if said.get("consistency") == "fixmatch":
         recipe["augment"] = "strong"  # it learns from strongly changed inputs
     config = TrainConfig(**{**recipe, **said, "objective": recipe["objective"]})
+    _require_network(store, config)
     if unused := sorted(said.keys() & _without_effect(name, config)):
         option = "--" + unused[0].replace("_", "-")
         raise SettingError(
@@ -82,6 +86,16 @@ def settle(store: Store, given: Mapping[str, Any]) -> tuple[TrainConfig, str]:
             f"{name}); leave it out"
         )
     return config, name
+
+
+def _require_network(store: Store, config: TrainConfig) -> None:
+    """Raises SettingError unless the network can be built for the segments of the store."""
+    try:
+        with torch.device("meta"):
+            shape = (1, store.windows.segment)
+            build(config.network, classes=len(store.classes), shape=shape, **config.options)
+    except BirdinvError as error:
+        raise SettingError(str(error)) from error
 
 
 def _without_effect(name: str, config: TrainConfig) -> set[str]:

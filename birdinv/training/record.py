@@ -16,6 +16,8 @@ from birdinv.files import read_json
 from birdinv.training.config import TrainConfig
 from birdinv.training.task import Task
 
+SINCE = ("lambda_nll", "lambda_rec", "lambda_mid", "sparsity", "pretrain", "freeze", "pad")
+
 
 def library_versions() -> dict[str, str]:
     """The versions that numbers may depend on."""
@@ -54,6 +56,8 @@ def resumable_run(run: Path, task: Task, config: TrainConfig) -> dict[str, Any]:
     old, new = info.get("config"), config.to_dict()
     if not isinstance(old, dict):
         raise BirdinvError(f"{run / 'run.json'} holds no settings; train again into a new folder")
+    # Settings that there were not yet when it was begun, at what changes nothing.
+    old = {**{name: getattr(TrainConfig, name) for name in SINCE}, **old}
     changed = sorted(k for k in {*old, *new} if k not in old or k not in new or old[k] != new[k])
     if changed:
         raise BirdinvError(
