@@ -1,9 +1,9 @@
 """The networks of SW and the rows of its tables, and SWWAE beside inversion on birds.
 
-What SW leaves open, its optimiser, batches and length of training, is that of the preset `sw`. Its λ
-are chosen "by validation error" and stated for SVHN and CIFAR alone. Those of MNIST were chosen here
-on a draw of labels that is not measured; birds and STL-10 have those of CIFAR. On birds, of three
-pairs on two splits that are not measured, they were the best per segment.
+What SW leaves open, its optimiser, batches and length of training, is that of the preset `sw`. Its
+λ are chosen "by validation error" and stated for SVHN and CIFAR alone. Those of MNIST were chosen
+here on a draw of labels that is not measured; birds and STL-10 have those of CIFAR. On birds, of
+three pairs on two splits that are not measured, they were the best per segment.
 """
 
 from __future__ import annotations

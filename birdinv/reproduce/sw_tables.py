@@ -134,8 +134,8 @@ SW_TABLES = (
         steps=_STEPS,
         deviations=(
             _MNIST_WEIGHTS,
-            "of which SW states none: L1 with 0.01, half of the numbers dropped on convolutions, half "
-            "of the steps for pretraining; noL2M with the same weight of the input",
+            "of which SW states none: L1 with 0.01, half of the numbers dropped on convolutions, "
+            "half of the steps for pretraining; noL2M with the same weight of the input",
             "regularisers in place of the decoder",
         ),
         compared="valid",
@@ -164,7 +164,7 @@ SW_TABLES = (
         {},
         birds(),
         deviations=(
-            "SWWAE with the weights of SW table 3 and no dropout; bird10 with dropout 0.5 (INV A.2)",
+            "SWWAE with the weights of SW table 3 and no dropout; bird10 with that of INV A.2, 0.5",
         ),
         steps={"smoke": 10, "cpu": 1000, "paper": 10_000},
     ),
