@@ -436,3 +436,20 @@ def test_recordings_take_the_same_way(tmp_path, monkeypatch):
     again = running.run_cell(cell, [0], **places, device="cpu")
     assert len(list((tmp_path / "runs" / "stores").iterdir())) == 2
     assert again["split_hash"] != result["split_hash"]
+
+
+def test_a_run_that_was_interrupted_while_it_was_judged_is_not_trained_again(
+    tmp_path, pictures_for_mnist, monkeypatch
+):
+    def stop(*_args, **_more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as first:
+        first.setattr(running, "evaluate_run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, [0])
+    with monkeypatch.context() as second:
+        second.setattr(running, "train_task", lambda *_a, **_k: pytest.fail("trained again"))
+        result = run(tmp_path, [0])
+    assert numbers(result) == numbers(run(tmp_path / "elsewhere", [0]))
+    assert not list((tmp_path / "runs").rglob("last.pt"))

@@ -116,7 +116,7 @@ def test_figure_2_shows_what_each_kept_network_makes_of_a_digit_of_each_class(tm
         for name in ("upsampling-4", "unpooling-4", "unpooling-16")
     }
     name, figure = only(unpooling_figures(group, tmp_path / "runs", tmp_path))
-    assert name == "unpooling" and "mnist, all labels, preset sw" in figure.get_suptitle()
+    assert name == "unpooling" and "mnist, no labels, preset sw" in figure.get_suptitle()
     x = first_of_each(digits)
     axes = np.array(figure.axes).reshape(5, 2, DIGITS)
     for side, kind in enumerate(KINDS):
@@ -379,7 +379,7 @@ def test_a_cell_of_a_figure_leaves_what_is_left_and_no_accuracy(tmp_path, looks)
         tests.append(100 * entry["test_reconstruction"])
     mean, std = np.mean(tests), np.std(tests, ddof=1)
     assert cell_line(cell, result) == (
-        f"unpooling-4, all labels: left of test images {mean:.2f} ± {std:.2f} % over 2 seeds"
+        f"unpooling-4, no labels: left of test images {mean:.2f} ± {std:.2f} % over 2 seeds"
     )
     text = write_readme(places["results"]).read_text("utf-8")
     (line,) = lines_of(text, "unpooling-4", "all")

@@ -39,6 +39,13 @@ class Cell:
         return f"{self.dataset}-{labels}/{self.row.name}.{self.preset}.{self.budget}"
 
     @property
+    def labels_in_words(self) -> str:
+        """`50 labels`, all, or none where a network learns without them."""
+        if self.row.settings.get("lambda_nll") == 0:
+            return "no labels"
+        return "all labels" if self.labels is None else f"{self.labels} labels"
+
+    @property
     def steps(self) -> int | None:
         """Of a run, where that is not told in epochs."""
         return self.table.steps.get(self.budget)

@@ -155,11 +155,11 @@ def say(axis: Axes, text: str) -> None:
 def describe(found: Found | Cell) -> str:
     """Data set, labels, preset, budget and length of a cell's runs in words."""
     cell = found.cell if isinstance(found, Found) else found
-    labels = "all labels" if cell.labels is None else f"{cell.labels} labels"
     span = found.duration
     if not span.endswith(("epoch", "epochs", "step", "steps")):  # of results a number of epochs
         span += " epoch" + "s" * (found.epochs != 1)
-    return f"{cell.dataset}, {labels}, preset {cell.preset}, budget {cell.budget} ({span})"
+    where = f"{cell.dataset}, {cell.labels_in_words}"
+    return f"{where}, preset {cell.preset}, budget {cell.budget} ({span})"
 
 
 def seeds_in_words(founds: Sequence[Found]) -> str:

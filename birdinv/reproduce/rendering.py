@@ -55,17 +55,16 @@ def cell_line(cell: Cell, result: Mapping[str, Any]) -> str:
     """The test accuracy, or error, of a cell in one line: mean ± std, and what was published."""
     found = Found(cell, result)
     where = "" if cell.dataset == cell.table.dataset else f" on {cell.dataset}"
-    labels = "all labels" if cell.labels is None else f"{cell.labels} labels"
     scores = list(found.scores(cell.table.compared).values())
     if not scores:
-        return f"{cell.row.name}{where}, {labels}: not run"
+        return f"{cell.row.name}{where}, {cell.labels_in_words}: not run"
     what = {"accuracy": "test", "error": "test error", "reconstruction": "left of test images"}[
         cell.table.unit
     ]
     if cell.table.compared == "valid":
         what = what.replace("test", "valid")
     over = f"over {len(scores)} seeds" if len(scores) > 1 else f"with seed {found.seeds[0]}"
-    line = f"{cell.row.name}{where}, {labels}: {what} {mean_std(scores)} % {over}"
+    line = f"{cell.row.name}{where}, {cell.labels_in_words}: {what} {mean_std(scores)} % {over}"
     if cell.published is None:
         return line
     number = published(cell, std=False)

@@ -19,7 +19,7 @@ from birdinv.reproduce.cells import Cell
 from birdinv.reproduce.presets import PRESETS
 from birdinv.reproduce.results import add_seed, begin_result
 from birdinv.training.config import TrainConfig
-from birdinv.training.epochs import ERROR
+from birdinv.training.epochs import ERROR, best_row
 from birdinv.training.images import images_task
 from birdinv.training.learner import choose_device
 from birdinv.training.loop import train_task
@@ -81,29 +81,31 @@ def run_cell(
             if images
             else _recordings(cell, root, runs, seed)
         )
-        resume = _can_go_on(run, task, config, place)
-        if not resume:
+        outcome = _outcome(run, task, config, place)
+        if outcome is None:
             shutil.rmtree(run, ignore_errors=True)
-        bar = progress(f"{cell.row.name}, seed {seed}") if progress else None
-        try:
-            trained = train_task(
-                task, run, config, device=device, resume=resume, command=command, progress=bar
-            )
-        except Interrupted as stop:
-            raise Interrupted(
-                f"{cell.row.name}, seed {seed}: interrupted; the state is saved, and the same "
-                "command goes on"
-            ) from stop
-        finally:
-            if bar is not None:
-                bar.close()
-        (run / "last.pt").unlink(missing_ok=True)
-        best = trained.rows[trained.best_row - 1]
+        if outcome != "finished":  # else it was interrupted when it was judged
+            bar = progress(f"{cell.row.name}, seed {seed}") if progress else None
+            resume = outcome is not None
+            try:
+                train_task(
+                    task, run, config, device=device, resume=resume, command=command, progress=bar
+                )
+            except Interrupted as stop:
+                raise Interrupted(
+                    f"{cell.row.name}, seed {seed}: interrupted; the state is saved, and the same "
+                    "command goes on"
+                ) from stop
+            finally:
+                if bar is not None:
+                    bar.close()
+        rows = read_csv(run / "metrics.csv")[1]
+        best = rows[(best_row(rows, config.keep) or 0) - 1]
         entry = {
             "seed": seed,
             **_judged(cell, run, root if images else None, best["valid_accuracy"]),
             "epoch": float(best["epoch"]),
-            "seconds": round(sum(float(row["seconds"]) for row in trained.rows), 1),
+            "seconds": round(sum(float(row["seconds"]) for row in rows), 1),
             "curve": _curve(run),
         }
         result = add_seed(
@@ -114,6 +116,7 @@ def run_cell(
             sizes=read_json(run / "model" / "model.json", "a model")["sizes"],
             path=path,
         )
+        (run / "last.pt").unlink(missing_ok=True)
     return result
 
 
@@ -139,10 +142,13 @@ def _judged(cell: Cell, run: Path, root: Path | None, valid: str) -> dict[str, A
     }
 
 
-def _can_go_on(run: Path, task: Task, config: TrainConfig, device: str) -> bool:
-    """Whether there is an interrupted run that is the same in all that its numbers depend on."""
+def _outcome(run: Path, task: Task, config: TrainConfig, device: str) -> str | None:
+    """How far a run has come that is the same in all that its numbers depend on.
+
+    "finished" of one that was trained and not judged; None where there is none to go on with.
+    """
     if not (run / "run.json").exists() or not (run / "last.pt").exists():
-        return False
+        return None
     info = read_json(run / "run.json", "a run")
     same = {
         "config": config.to_dict(),
@@ -150,10 +156,11 @@ def _can_go_on(run: Path, task: Task, config: TrainConfig, device: str) -> bool:
         "device": device,
         **task.identity,
     }
+    if any(info.get(key) != value for key, value in same.items()):
+        return None
     # "running" is the last word of a run that was killed.
-    return info.get("outcome") in ("interrupted", "running") and all(
-        info.get(key) == value for key, value in same.items()
-    )
+    outcome = str(info.get("outcome"))
+    return outcome if outcome in ("interrupted", "running", "finished") else None
 
 
 def _curve(run: Path) -> list[dict[str, float]]:
