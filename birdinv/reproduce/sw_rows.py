@@ -29,7 +29,7 @@ SHIFT = 3  # pixels by which their digits are moved
 WINDOWS = (2, 4, 8, 16)  # of figure 2
 KINDS = {"upsampling": "upsampling", "unpooling": "switches"}
 
-_WEIGHTS = {"lambda_rec": 10.0, "lambda_mid": 10.0}  # of MNIST, of seven pairs, by draw 9
+_WEIGHTS = {"lambda_rec": 10.0, "lambda_mid": 10.0}  # of MNIST, of five pairs, by draw 9
 CONVNET = {"lambda_rec": 0.0, "lambda_mid": 0.0}
 DROPOUT = {"dropout": 0.5}
 _PRETRAINED = {"pretrain": 0.5, "keep": "last"}
