@@ -9,18 +9,14 @@ peak memory. Writes `results/sw-birds-cost.json`, which stands in the table of r
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from recipe import STEPS, peak_of_this_process, times_by_turns
+from steps import STEPS, arguments, costs
 
 from birdinv.audio.store import Store
 from birdinv.data.segmenting import segment
@@ -43,49 +39,19 @@ def learner(store: Path, row: str) -> Learner:
     return Learner(task, replace(CELLS[row].config(0), steps=10_000), torch.device("cpu"))
 
 
-def peak_mb(store: Path, row: str) -> float:
-    """Of a process that takes some steps."""
-    asked = [sys.executable, __file__, "--memory", row, "--store", str(store)]
-    return float(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
-
-
 def main() -> None:
     """Measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--memory", help=argparse.SUPPRESS)
-    parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    if given.memory:
-        one = learner(given.store, given.memory)
-        for step in range(STEPS):
-            one.learn(step)
-        print(peak_of_this_process())
-        return
+    given = arguments(__doc__, learner)
     with tempfile.TemporaryDirectory() as folder:
         chorus = write_chorus(Path(folder) / "chorus", recordings_per_species=12)
         shutil.rmtree(chorus.labelled / "whistler")  # six classes, as bird_kenya6 has
         store = Path(folder) / "store"
         segment([chorus.labelled], store, unlabelled=[chorus.unlabelled])
         learners = {row: learner(store, row) for row in CELLS}
-        times = times_by_turns(learners, given.turns)
-        peaks = {row: peak_mb(store, row) for row in CELLS}
-    base = times["supervised"]
-    rows = {
-        row: {
-            "parameters": sum(  # those that learn
-                each.numel() for each in learners[row].model.parameters() if each.grad is not None
-            ),
-            "seconds_a_step": round(statistics.median(each), 5),
-            "times_supervised": round(
-                statistics.median(a / b for a, b in zip(each, base, strict=True)), 2
-            ),
-            "peak_mb": round(peaks[row]),
-            "peak_times_supervised": round(peaks[row] / peaks["supervised"], 2),
-        }
-        for row, each in times.items()
-    }
+        rows = costs(__file__, store, learners, given.turns)
+    for row, one in learners.items():  # the weights that learn
+        learning = [each for each in one.model.parameters() if each.grad is not None]
+        rows[row]["parameters"] = sum(each.numel() for each in learning)
     result = {"turns": given.turns, "steps_a_turn": STEPS, "rows": rows}
     write_json(RESULTS, {**result, "versions": library_versions()})
     print(json.dumps(result, indent=2))

@@ -1,15 +1,14 @@
 """The loss of stacked what-where auto-encoders is its equation, in all three of its modes."""
 
 import copy
-import multiprocessing
 import pickle
 from contextlib import nullcontext
-from datetime import timedelta
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import found_by_two
 
 import birdinv
 from birdinv import WeightedObjective, WhatWhereObjective
@@ -485,32 +484,9 @@ def outcome(mode, labels, parts, rank=None):
     return found
 
 
-def process(rank, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo",
-        init_method=(folder / "meeting").as_uri(),
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
-    torch.save([outcome(*case, rank) for case in CASES], folder / f"{rank}.pt")
-    distributed.barrier()
-    distributed.destroy_process_group()
-
-
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    spawn = multiprocessing.get_context("spawn")
-    both = [spawn.Process(target=process, args=(rank, folder), daemon=True) for rank in range(2)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join(120)
-    assert [each.exitcode for each in both] == [0, 0]
-    found = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
-    return {case: both for case, *both in zip(CASES, *found, strict=True)}
+    return found_by_two(tmp_path_factory.mktemp("ranks"), outcome, CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
