@@ -245,6 +245,21 @@ def test_interrupted_at_any_step_and_resumed_is_uninterrupted(reference, store, 
     assert sorted(p.name for p in run.iterdir()) == sorted(FILES)
 
 
+def test_a_run_that_was_begun_before_there_were_settings_of_decoders_goes_on(
+    reference, store, tmp_path
+):
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(store, run, CONFIG, device="cpu", progress=Stop(5))
+    info = json.loads((run / "run.json").read_text())
+    for name in ("lambda_nll", "lambda_rec", "lambda_mid", "sparsity", "pretrain", "freeze", "pad"):
+        del info["config"][name]
+    (run / "run.json").write_text(json.dumps(info))
+    train(store, run, CONFIG, device="cpu", resume=True)
+    weights = [folder / "model" / "model.safetensors" for folder in (run, reference)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # so short a run may have its alarms
 @pytest.mark.parametrize(
     "changes",
