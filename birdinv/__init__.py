@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from birdinv import networks as networks
     from birdinv import prediction as prediction
+    from birdinv import spline as spline
     from birdinv.audio.store import Store as Store
     from birdinv.auto_encoding import WhatWhereObjective as WhatWhereObjective
     from birdinv.balance import Balance as Balance
@@ -60,6 +61,7 @@ _HOME = {
     "prediction": "",
     "reconstruct": "inversion",
     "segment": "data.segmenting",
+    "spline": "",
     "train": "training.loop",
 }
 
@@ -85,6 +87,7 @@ __all__ = [
     "prediction",
     "reconstruct",
     "segment",
+    "spline",
     "train",
 ]
 

@@ -26,6 +26,8 @@ class LeakyReLU(nn.LeakyReLU):
         any to the same.
     """
 
+    plain = nn.LeakyReLU.forward  # the same, as torch computes it
+
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__(negative_slope)
 
@@ -43,6 +45,8 @@ class Conv2d(nn.Conv2d):
     Shape:
         `[N, C, H, W]` to `[N, out_channels, H', W']`.
     """
+
+    plain = nn.Conv2d.forward  # the same, as torch computes it
 
     def __init__(
         self,

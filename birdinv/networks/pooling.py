@@ -47,6 +47,12 @@ class MeanPool(nn.Module):
             return functional.avg_pool2d(x, self.window)
         return _rows(x, self.window) @ _members(x, self.window).div(math.prod(self.window))
 
+    def plain(self, x: Tensor) -> Tensor:
+        """The same, as torch computes it."""
+        if x.ndim == 3:
+            return functional.avg_pool1d(x, self.window[0])
+        return functional.avg_pool2d(x, self.window)
+
     def extra_repr(self) -> str:
         """The window, for `print(model)`."""
         return f"window={self.window}"
@@ -74,6 +80,8 @@ class Inhibitor(nn.Module):
     Raises:
         ValueError: a window of no size, or of more than two dimensions.
     """
+
+    lipschitz_constant = 1.0  # of a projection
 
     def __init__(self, window: Sequence[int]) -> None:
         super().__init__()
@@ -109,6 +117,8 @@ class FrameMaxPool1d(nn.MaxPool1d):
         input `[N, C, F]`, output `[N, C, (F − kernel) // stride + 1]`; in memory the channels of a
         frame lie side by side, as `FrameConv1d` leaves them.
     """
+
+    plain = nn.MaxPool1d.forward  # the same, as torch computes it
 
     def __init__(self, kernel_size: int, stride: int) -> None:
         super().__init__(kernel_size, stride)

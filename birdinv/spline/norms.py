@@ -1,0 +1,220 @@
+"""Spectral norms of linear maps: exact ones by iteration, and bounds that can be trusted.
+
+The kernel of a convolution reshaped to a matrix is not its operator: that repeats the kernel at
+every place, with what padding, stride, dilation and groups make of it. Here vectors go through the
+convolution itself and through its transpose.
+
+Iteration comes from below, and a product of norms that are a trifle too small bounds nothing. So a
+convolution has a bound from above beside it: zero padding makes it a part of a circular convolution
+on a grid that is larger by the kernel, whose norm is the largest among those of the kernel's
+Fourier transform at each frequency, small matrices all. A stride is written as a convolution of as
+many channels more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LinearMap = Callable[[Tensor], Tensor]
+
+_TOLERANCE = 1e-9  # of the largest eigenvalue, relative
+_LONGEST = 400  # steps
+_CONVS: dict[int, LinearMap] = {
+    3: functional.conv1d,  # type: ignore[dict-item]
+    4: functional.conv2d,  # type: ignore[dict-item]
+    5: functional.conv3d,  # type: ignore[dict-item]
+}
+
+
+class Norm(NamedTuple):
+    """Of a linear map.
+
+    Attributes:
+        spectral: its largest singular value, to about 1e-6 of it.
+        upper: what it is not above, however the iteration went.
+        frobenius: the root of the sum of its squared elements (SPL 68, 69).
+    """
+
+    spectral: float
+    upper: float
+    frobenius: float
+
+
+def spectral_norm(
+    linear: LinearMap, shape: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> float:
+    """The largest singular value of a linear map, by Lanczos iteration on `WᵀW`.
+
+    That is power iteration which keeps all of its vectors: where two singular values are nearly
+    equal it needs the root of the steps. The transpose is autograd's: that of a convolution is the
+    transposed convolution.
+
+    Args:
+        linear: of tensors `[1, *shape]`; zero to zero.
+        shape: of one input, without the batch.
+        seed: of the vector to begin with.
+        dtype: of the vectors.
+
+    Returns:
+        The norm from below, to about 1e-6 of it.
+
+    Reference: SPL 67–69.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(1, *shape, generator=generator, dtype=torch.float64).to(dtype)
+    basis = torch.empty(0, v.numel(), dtype=dtype)
+    diagonal: list[float] = []
+    beside: list[float] = []
+    v = v / v.norm()
+    last = -1.0
+    for _ in range(min(_LONGEST, v.numel())):
+        basis = torch.cat([basis, v.view(1, -1)])
+        w = _normal(linear, v).view(-1)
+        diagonal.append(float(w @ basis[-1]))
+        for _twice in range(2):  # once leaves what rounding brought in
+            w = w - basis.T @ (basis @ w)
+        matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+        if beside:
+            off = torch.tensor(beside, dtype=torch.float64)
+            matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
+        values, vectors = torch.linalg.eigh(matrix)
+        top = max(float(values[-1]), 0.0)
+        length = float(w.norm())
+        # The residual of the best vector so far, which bounds its distance to an eigenvalue.
+        residual = length * abs(float(vectors[-1, -1]))
+        settled = top - last <= _TOLERANCE * top and residual <= 1e-6 * top
+        if length <= 1e-12 * max(top, 1e-300) or settled:
+            break
+        last = top
+        beside.append(length)
+        v = (w / length).view(v.shape)
+    return math.sqrt(top)
+
+
+def of_matrix(weight: Tensor) -> Norm:
+    """Of `x ↦ W x`, from its singular values.
+
+    Args:
+        weight: `[O, I]`.
+    """
+    weight = weight.double()
+    value = float(torch.linalg.matrix_norm(weight, 2)) if weight.numel() else 0.0
+    return Norm(value, value, float(weight.norm()))
+
+
+def of_convolution(
+    weight: Tensor,
+    size: Sequence[int],
+    *,
+    stride: Sequence[int] | int = 1,
+    padding: Sequence[int] | int = 0,
+    dilation: Sequence[int] | int = 1,
+    groups: int = 1,
+    seed: int = 0,
+) -> Norm:
+    """Of a convolution with zeros for padding, on maps of one size.
+
+    Args:
+        weight: `[O, I / groups, *kernel]`, of one to three dimensions.
+        size: of the input, `*S`.
+        stride, padding, dilation, groups: as torch's; padding in numbers.
+        seed: of the iteration.
+
+    Returns:
+        Its norm by iteration; the bound from above is that at all frequencies.
+    """
+    weight = weight.detach().double().cpu()
+    dims = weight.ndim - 2
+    strides, pads, steps = (_each(value, dims) for value in (stride, padding, dilation))
+    channels = weight.shape[1] * groups
+    conv = _CONVS[weight.ndim]
+
+    def through(v: Tensor, kernel: Tensor = weight) -> Tensor:
+        return conv(v, kernel, None, strides, pads, steps, groups)  # type: ignore[call-arg]
+
+    shape = (channels, *size)
+    norm = spectral_norm(through, shape, seed=seed)
+    frobenius = float(through(torch.ones(1, *shape, dtype=torch.float64), weight.square()).sum())
+    above = max(
+        _at_all_frequencies(part, size, strides, pads, steps) for part in weight.chunk(groups)
+    )
+    root = math.sqrt(frobenius)
+    # All three are bounds or the norm itself; rounding aside, so is the smallest of the two above.
+    return Norm(norm, max(norm, min(above, root)), root)
+
+
+def of_nonnegative(linear: LinearMap, shape: Sequence[int]) -> float:
+    """A bound `√(‖W‖₁ ‖W‖_∞)` for a linear map without negative elements, such as a mean.
+
+    Exact for means over windows side by side (Schur's test). Such a map shows its largest sum of a
+    row where all of its input is 1, and that of a column by its transpose.
+
+    Args:
+        linear: of tensors `[1, *shape]`.
+        shape: of one input, without the batch.
+    """
+    ones = torch.ones(1, *shape, dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        out = linear(ones)
+        (back,) = torch.autograd.grad(out.sum(), ones)
+    return math.sqrt(float(out.detach().amax()) * float(back.amax()))
+
+
+def _normal(linear: LinearMap, v: Tensor) -> Tensor:
+    """`WᵀW v`."""
+    v = v.detach().requires_grad_()
+    with torch.enable_grad():
+        out = linear(v)
+        (back,) = torch.autograd.grad(out, v, out.detach())
+    return back
+
+
+def _at_all_frequencies(
+    weight: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> float:
+    """The norm of the circular convolution that a zero-padded one is a part of."""
+    for d in range(weight.ndim - 2):
+        axis = d + 2
+        if dilation[d] > 1:  # zeros between the taps
+            shape = list(weight.shape)
+            shape[axis] = dilation[d] * (shape[axis] - 1) + 1
+            spread = weight.new_zeros(shape)
+            spread[(slice(None),) * axis + (slice(None, None, dilation[d]),)] = weight
+            weight = spread
+    kernel = weight.shape[2:]
+    grid = []
+    for d, (k, s) in enumerate(zip(kernel, stride, strict=True)):
+        # Blocks of one stride, of which each place of the output reads `⌈k / s⌉` one after the
+        # other: on a circle of all blocks and one kernel more none meets itself.
+        pieces = -(-k // s)
+        weight = _padded(weight, d + 2, pieces * s - k)
+        blocks = -(-(size[d] + 2 * padding[d]) // s) + pieces - 1
+        grid.append(blocks)
+        # [O, I, …, pieces · s, …] to [O, I, s, …, pieces, …] with s in the channels.
+        split = (*weight.shape[: d + 2], pieces, s, *weight.shape[d + 3 :])
+        weight = weight.reshape(split).movedim(d + 3, 2).flatten(1, 2)
+    spectrum = torch.fft.rfftn(weight, s=grid)
+    matrices = spectrum.flatten(2).permute(2, 0, 1)
+    small = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mH
+    return float(torch.linalg.eigvalsh(small @ small.mH).amax().clamp(min=0).sqrt())
+
+
+def _padded(weight: Tensor, axis: int, zeros: int) -> Tensor:
+    if not zeros:
+        return weight
+    pads = [0, 0] * (weight.ndim - 1 - axis) + [0, zeros]
+    return functional.pad(weight, pads)
+
+
+def _each(value: Sequence[int] | int, dims: int) -> tuple[int, ...]:
+    return (value,) * dims if isinstance(value, int) else tuple(value)
