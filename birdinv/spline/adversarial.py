@@ -220,7 +220,8 @@ def _softmax_rows(model: nn.Module, x: Tensor, targets: Tensor) -> tuple[Tensor,
         raise ValueError(f"target is {targets.tolist()}; expected a class from 0 to {most} each")
     one = torch.nn.functional.one_hot(targets, p.shape[1]).to(p)
     # dŷ_k = ŷ_k (e_k − ŷ)ᵀ df
-    return p.gather(1, targets.T).T, jacobian_rows(logits, start, one - p)
+    shares: Tensor = p.gather(1, targets.T).T
+    return shares, jacobian_rows(logits, start, one - p)
 
 
 def _length(x: Tensor) -> Tensor:

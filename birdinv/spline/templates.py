@@ -170,7 +170,8 @@ def optimal_templates(x: Tensor, y: Tensor, classes: int, energy: float | Tensor
     scale = -(energy / (classes * (classes - 1))).sqrt()[:, None].repeat(1, classes)
     scale[torch.arange(len(x), device=x.device), y] = ((classes - 1) / classes * energy).sqrt()
     unit = x / norm.view(-1, *[1] * (x.ndim - 1))
-    return scale.view(*scale.shape, *[1] * (x.ndim - 1)) * unit[:, None]
+    best: Tensor = scale.view(*scale.shape, *[1] * (x.ndim - 1)) * unit[:, None]
+    return best
 
 
 def jacobian_rows(outputs: Tensor, x: Tensor, weights: Tensor) -> Tensor:
