@@ -19,8 +19,8 @@ from birdinv.errors import BirdinvError
 
 # fmt: off
 COMMANDS = (
-    "demo", "segment", "train", "eval", "suggest", "predict", "report", "export", "data",
-    "reproduce",
+    "demo", "segment", "train", "eval", "suggest", "predict", "report", "inspect", "export",
+    "data", "reproduce",
 )
 # fmt: on
 

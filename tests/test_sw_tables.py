@@ -3,7 +3,6 @@
 import functools
 import shlex
 import warnings
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from birdinv.networks.what_where import SoftSwitches, Switches, Upsampling
 from birdinv.reproduce.cells import Cell, all_cells, cells
 from birdinv.reproduce.tables import TABLES
 from birdinv.training.config import TrainConfig
-from birdinv.training.learner import _fresh_model
+from birdinv.training.learner import fresh_model
 
 # SW §4.1, 4.2, 4.3.1, 4.3.2 and 4.4.1, typed once more; X is the window of the row.
 NETWORKS = {
@@ -59,7 +58,7 @@ def network_of(table: str, row: str, dataset: str, preset: str) -> nn.Module:
     channels, *sides = manifest.shape
     shape = (channels, *(side + 2 * config.pad for side in sides))
     with torch.device("meta"):
-        return _fresh_model(SimpleNamespace(classes=manifest.classes, shape=shape), config)
+        return fresh_model(config, len(manifest.classes), shape)
 
 
 def network(cell: Cell) -> nn.Module:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 5.6  # inches
@@ -150,6 +151,13 @@ def spectrogram(
     below.set_xlim(0, duration_s)
     below.set_xlabel("Time (s)")
     return figure
+
+
+def show_image(axis: Axes, picture: np.ndarray) -> None:
+    """The mean of the channels of `[C, H, W]` on a grey scale that is symmetric about 0."""
+    grey = picture.mean(axis=0)
+    largest = float(np.abs(grey).max()) or 1.0
+    axis.imshow(grey, cmap="gray", vmin=-largest, vmax=largest, interpolation="nearest")
 
 
 def floating_samples(waveform: np.ndarray) -> np.ndarray:

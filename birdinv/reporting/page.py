@@ -6,8 +6,6 @@ sounds are data URIs; a content security policy forbids scripts and anything fro
 
 from __future__ import annotations
 
-import io
-import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from birdinv.reporting.markup import (
     table_of,
     write_page,
 )
+from birdinv.reporting.sounds import wav_of
 from birdinv.training.alarms import SHARES
 from birdinv.words import counted
 
@@ -253,11 +252,5 @@ def _recording(view: RecordingView) -> str:
     seconds = len(samples) / view.sample_rate
     if seconds > _MAX_SOUND_S:
         return f"{picture}<p>Its {seconds:.0f} s are too long to be played from this page.</p>"
-    memory = io.BytesIO()
-    with wave.open(memory, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(view.sample_rate)
-        file.writeframes(np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes())
-    sound = data_uri("audio/wav", memory)
+    sound = data_uri("audio/wav", wav_of(samples, view.sample_rate))
     return f'{picture}<audio controls preload="metadata" src="{sound}"></audio>'

@@ -5,17 +5,14 @@ As on the other pages, whatever comes from a store or a run is untrusted text.
 
 from __future__ import annotations
 
-import io
-import wave
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
-
 from birdinv.audio.store import Recording, Store
 from birdinv.reporting.excerpts import CONTEXT_S
 from birdinv.reporting.markup import data_uri, escaped, number, write_page
+from birdinv.reporting.sounds import wav_of
 from birdinv.reporting.thumbnails import small_spectrogram
 from birdinv.suggestion_tables import KNOWN, SUGGESTED, Suggestion, next_command
 
@@ -114,7 +111,7 @@ def _tile(suggestion: Suggestion, recording: Recording, store: Store) -> str:
         f'<figure><div class="plot"><div><span>{rate / 2000:.3g}</span><span>kHz</span>'
         f'<span>0</span></div><img src="{picture}" alt="Spectrogram of {what}" decoding="async">'
         f'</div><audio controls preload="none" aria-label="Sound of {what}" '
-        f'src="{data_uri("audio/wav", _wav_of(samples, rate))}"></audio>'
+        f'src="{data_uri("audio/wav", wav_of(samples, rate))}"></audio>'
         f"<figcaption><b>{suggestion.rank}. {escaped(suggestion.file)}</b><br>{place}<br>"
         f"Guess: <b>{escaped(suggestion.guess)}</b>, {share}<br>{why}</figcaption></figure>"
     )
@@ -128,14 +125,3 @@ def _clock(seconds: float) -> str:
     """A place in a recording, as players show it: 0:04:07, to the tenth of a second."""
     tenths = round(10 * seconds)
     return f"{timedelta(seconds=tenths // 10)}.{tenths % 10}"
-
-
-def _wav_of(samples: np.ndarray, rate: int) -> io.BytesIO:
-    """The int16 samples as a WAV file."""
-    memory = io.BytesIO()
-    with wave.open(memory, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.astype("<i2").tobytes())
-    return memory

@@ -18,12 +18,12 @@ from birdinv.files import read_json
 from birdinv.inversion import reconstruct
 from birdinv.networks.layers import normalise
 from birdinv.networks.saved import load_model
+from birdinv.reporting.figures import show_image
 from birdinv.reproduce.cells import Cell
 from birdinv.reproduce.curves import describe, say
 from birdinv.reproduce.tables import POOLINGS
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _IMAGES = 8
@@ -112,20 +112,13 @@ def _grid(x: Tensor, models: Mapping[str, Path], title: str) -> Figure:
                 axis.set_frame_on(False)
                 say(axis, "not run")
             else:
-                show(axis, images[i].numpy())
+                show_image(axis, images[i].numpy())
     figure.supxlabel(
         "R/D: mean squared error per pixel, over these images; that of a plain grey picture is\n"
         "above the originals. Grey scales: ± the largest magnitude of each picture, 0 is mid-grey.",
         fontsize=8,
     )
     return figure
-
-
-def show(axis: Axes, image: np.ndarray) -> None:
-    """The mean of the channels on a grey scale that is symmetric about 0."""
-    grey = image.mean(axis=0)
-    largest = float(np.abs(grey).max()) or 1.0
-    axis.imshow(grey, cmap="gray", vmin=-largest, vmax=largest, interpolation="nearest")
 
 
 def _reconstruction(folder: Path, x: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ from birdinv.data.manifests import data_root
 from birdinv.errors import BirdinvError
 from birdinv.networks.saved import load_model
 from birdinv.networks.swwae import SWWAE
+from birdinv.reporting.figures import show_image
 from birdinv.reproduce.cells import Cell
 from birdinv.reproduce.curves import BLUE, VERMILION, WIDTH, describe, say
-from birdinv.reproduce.reconstructions import first_of_each_class, kept_model, show
+from birdinv.reproduce.reconstructions import first_of_each_class, kept_model
 from birdinv.reproduce.sw_rows import KINDS, SHIFT, WINDOWS
 from birdinv.training.images import ImageSamples
 
@@ -66,7 +67,7 @@ def unpooling_figures(
                 pictures = _network(folder)(x, decode=True).x_tilde
                 left = f"{100 * float((pictures - x).square().sum() / x.square().sum()):.3g} % left"
             for axis, picture in zip(columns[row], pictures, strict=True):
-                show(axis, picture.numpy())
+                show_image(axis, picture.numpy())
             columns[row, 0].set_ylabel(
                 f"{name}\n{left}", fontsize=8, rotation=0, ha="right", va="center"
             )
@@ -170,7 +171,7 @@ def _rebuilt(model: SWWAE, cell: Cell, root: Path) -> Figure:
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_frame_on(False)
-            show(axis, picture.numpy())
+            show_image(axis, picture.numpy())
         line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
     return figure
 

@@ -225,4 +225,5 @@ def _softmax_rows(model: nn.Module, x: Tensor, targets: Tensor) -> tuple[Tensor,
 
 
 def _length(x: Tensor) -> Tensor:
-    return x.flatten(1).norm(dim=1)
+    length: Tensor = x.flatten(1).norm(dim=1)
+    return length

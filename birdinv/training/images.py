@@ -110,7 +110,7 @@ def images_task(dataset: str, root: Path, labels: int | None, draw: int, pad: in
 
 
 def samples_to_judge(info: Mapping[str, Any], split: str, root: Path | None) -> ImageSamples:
-    """The test images, or the validation images, of the run that `run.json` tells of.
+    """The test, validation ("valid") or labelled images of the run that `run.json` tells of.
 
     Args:
         root: where the data set lies; None = where it lay when the run began.
@@ -129,7 +129,7 @@ def samples_to_judge(info: Mapping[str, Any], split: str, root: Path | None) -> 
             f"{root} holds other images of {dataset} than the run was trained on (their hashes "
             f"differ); run `birdinv data check {dataset}`"
         )
-    valid = task.valid
-    if not isinstance(valid, ImageSamples) or not len(valid):
-        raise BirdinvError(f"the run has no validation images of {dataset}; look at its test set")
-    return valid
+    samples = task.labelled if split == "labelled" else task.valid
+    if not isinstance(samples, ImageSamples) or not len(samples):
+        raise BirdinvError(f"the run has no {split} images of {dataset}; look at its test set")
+    return samples

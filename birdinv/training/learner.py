@@ -41,7 +41,7 @@ class Learner:
 
     def __init__(self, task: Task, config: TrainConfig, device: torch.device) -> None:
         self._config, self._device = config, device
-        self.model = _fresh_model(task, config).to(device)
+        self.model = fresh_model(config, len(task.classes), task.shape).to(device)
         self.judged = copy.deepcopy(self.model) if config.average else self.model
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         if config.translate and len(task.shape) != 3:
@@ -207,13 +207,14 @@ def _agreement(
     return ((logits.argmax(dim=1) == mean.argmax(dim=1)) & grouped).sum(), grouped.sum()
 
 
-def _fresh_model(task: Task, config: TrainConfig) -> nn.Module:
+def fresh_model(config: TrainConfig, classes: int, shape: tuple[int, ...]) -> nn.Module:
+    """The network of a run as it was before the first step."""
     options = dict(config.options)
     if config.dropout is not None:
         options["dropout"] = config.dropout
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        return build(config.network, classes=len(task.classes), shape=task.shape, **options).train()
+        return build(config.network, classes=classes, shape=shape, **options).train()
 
 
 def _mixed(seed: int, step: int) -> int:

@@ -89,13 +89,8 @@ def evaluate_run(
     Raises:
         BirdinvError: no such run or data, other data, or a split without samples.
     """
-    info = read_json(run / "run.json", "a run made by `birdinv train`")
     model, description = load_model(run)
-    samples: Source
-    if "dataset" in info:
-        samples = samples_to_judge(info, split, root)
-    else:
-        samples = _segments(run, info, split, store)
+    samples = samples_of_run(run, split, store=store, root=root)
     hearing = description.hearing
     with cpu_threads(1):
         log_probs = log_probabilities(model, samples, torch.device("cpu"))
@@ -109,6 +104,20 @@ def evaluate_run(
     )
     write_json(run / f"evaluation-{split}.json", {"split": split, **result.to_dict()})
     return result
+
+
+def samples_of_run(
+    run: Path, split: str, *, store: Store | None = None, root: Path | None = None
+) -> Source:
+    """The samples of one role ("labelled", "valid" or "test") of a run, as it was given them.
+
+    Raises:
+        BirdinvError: as `evaluate_run`.
+    """
+    info = read_json(run / "run.json", "a run made by `birdinv train`")
+    if "dataset" in info:
+        return samples_to_judge(info, split, root)
+    return _segments(run, info, split, store)
 
 
 def reconstruction_of_run(run: Path, split: str, root: Path | None = None) -> float:

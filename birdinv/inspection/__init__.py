@@ -1,0 +1,1 @@
+"""A trained network looked into, on one's own recordings or images."""

@@ -1,0 +1,181 @@
+"""`birdinv inspect --compare`: the page, the numbers and the terminal's table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from birdinv.files import whole_folder, write_json
+from birdinv.inspection.comparison import LEVELS_DB, Comparison, Inside
+from birdinv.inspection.figures import brackets
+from birdinv.reporting.figures import COLOURS, WIDTH, printable
+from birdinv.reporting.markup import escaped, picture_of, table_of, write_page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE, NUMBERS = "comparison.html", "comparison.json"
+
+# Of each measure: name, how it is printed, and how to read it.
+MEASURES = {
+    "segment_accuracy": ("Named right, samples", "%", "more is better"),
+    "recording_accuracy": ("Named right, recordings", "%", "more is better"),
+    "training_accuracy": ("Named right, labelled ones", "%", "what it learned from"),
+    "generalisation_gap": ("Gap to those (Def. 6)", "%", "0: does alike on new ones"),
+    "generalisation_objective": ("Error + gap (Def. 7)", "%", "0 is best"),
+    "reconstruction": ("Left out by reconstruction", "x", "of the energy; 1 = all"),
+    "cosine_true": ("Cosine, true class", "c", "1 = template is the input"),
+    "cosine_predicted": ("Cosine, predicted class", "c", "1 = template is the input"),
+    "cosine_others": ("Cosine, wrong classes", "c", "best below 0 (theorem 5)"),
+    "optimal": ("Distance to best templates", "x", "0 = theorem 5, 2 = opposite"),
+    "bias": ("Bias in the scores", "x", "norm of b beside the scores'"),
+    "lipschitz_lower": ("Stretch, at least", "g", "two inputs that were found"),
+    "lipschitz_upper": ("Stretch, at most", "g", "from the layers' norms"),
+    "flip_db": ("Change that fools it", "dB", "median; higher is safer"),
+    "boundary_db": ("Change of templates", "dB", "median; nearest region"),
+}
+
+_CURVE_NOTE = """Read from left to right: the louder the change that is allowed, the fewer answers
+stay right. It is the share that survives the smallest fooling change found, so the truth is at or
+below the line. The higher line is the more robust network."""
+_DISTANCES_NOTE = """One square for each two inputs, sorted by class; the lines are the borders of
+classes. Light: their region codes agree, dark: they have little in common. Above before training,
+then after. A network that brings the inputs of a class together has light blocks on the diagonal,
+the more so in its last layers (SPL figs. 16 to 18)."""
+_BRACKET_NOTE = """How much each network can stretch a small change on the way to its scores, at
+most, after each operation; triangles are stretches that were found."""
+_ACTIVE_NOTE = """Active: the mean share of units that pass their argument on (SPL §4.3.2). Regions:
+how many different codes of that layer the samples have, of as many as there are samples. Within and
+between: mean distance of the codes of two inputs of one class, and of different classes; the
+smaller the first beside the second, the more the layer has sorted."""
+
+
+def write_comparison(found: Comparison, output: Path) -> Path:
+    """Writes the folder with the page and its numbers, whole or not at all; the page's path.
+
+    Raises:
+        BirdinvError: it cannot be written.
+    """
+    a, b = found.a, found.b
+    rows = [
+        (title, printed(a.measures.get(key), kind), printed(b.measures.get(key), kind), note)
+        for key, (title, kind, note) in MEASURES.items()
+    ]
+    known = [(one.name, one.bracket) for one in (a, b) if one.bracket is not None]
+    body = [
+        f"<p>{_summary(found)}</p>",
+        table_of(rows, head=("", "A", "B", "How to read it"), numbers=False),
+        "<h2>How robust they are</h2>",
+        picture_of(_curves(found), "Accuracy under the smallest fooling changes", _CURVE_NOTE),
+        "<h2>How they sort the inputs, layer by layer</h2>",
+        *(
+            f"<h3>{escaped(one.name)}</h3>"
+            + picture_of(_matrices(one, found.borders), "Distances of regions", _DISTANCES_NOTE)
+            for one in (a, b)
+            if one.distances
+        ),
+        _layers(found),
+        "<h2>How much they can stretch</h2>" if known else "",
+        picture_of(brackets(known), "Lipschitz brackets", _BRACKET_NOTE) if known else "",
+    ]
+    with whole_folder(output) as folder:
+        write_page(folder / PAGE, f"{a.name} and {b.name}", body)
+        write_json(folder / NUMBERS, found.to_dict())
+    return output / PAGE
+
+
+def comparison_text(found: Comparison) -> str:
+    """The measures as a table of 78 columns."""
+    a, b = found.a, found.b
+    lines = [f"{found.samples} samples of the {found.split} set", f"A: {a.name}", f"B: {b.name}"]
+    lines.append(f"{'':<28} {'A':>9} {'B':>9}  how to read it")
+    for key, (title, kind, note) in MEASURES.items():
+        values = [printed(one.measures.get(key), kind) for one in (a, b)]
+        lines.append(f"{title:<28} {values[0]:>9} {values[1]:>9}  {note}")
+    return "\n".join(lines)
+
+
+def printed(value: float | None, kind: str) -> str:
+    """A measure as people read it."""
+    if value is None:
+        return "–"
+    if kind == "%":
+        return f"{100 * value:.1f} %"
+    if kind == "dB":
+        return f"{value:.1f} dB".replace("-", "−")
+    if kind == "c":
+        return f"{value:+.3f}".replace("-", "−")
+    return f"{value:.3g}" if kind == "g" else f"{value:.3f}"
+
+
+def _summary(found: Comparison) -> str:
+    return (
+        f"Two networks on the same {found.samples} samples of the {found.split} set, of "
+        f"{len(found.classes)} classes: A is <b>{escaped(found.a.name)}</b>, B is "
+        f"<b>{escaped(found.b.name)}</b>. Accuracies are of all of that set, everything else is of "
+        "these samples."
+    )
+
+
+def _curves(found: Comparison) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    axis = figure.subplots()
+    for one, colour in ((found.a, COLOURS[0]), (found.b, COLOURS[1])):
+        shares = 100 * np.array(one.robustness)
+        axis.plot(LEVELS_DB, shares, "-o", ms=3, color=colour, label=printable(one.name, 50))
+    axis.set_ylim(-3, 103)
+    axis.set_xlabel("Level of the change beside the input (dB)")
+    axis.set_ylabel("Still named right (%)")
+    axis.grid(color="#dddddd", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _matrices(one: Inside, borders: Sequence[int]) -> Figure:
+    """Distances of regions, before training above and after it below, a column a layer."""
+    from matplotlib.figure import Figure
+
+    shown = list(one.distances.items())
+    if len(shown) > 6:  # of deep networks some, evenly spread
+        shown = [shown[i * (len(shown) - 1) // 5] for i in range(6)]
+    figure = Figure(figsize=(WIDTH, 0.5 + 2 * WIDTH / len(shown)), layout="constrained")
+    axes = figure.subplots(2, len(shown), squeeze=False)
+    for column, (name, pair) in zip(axes.T, shown, strict=True):
+        for axis, matrix in zip(column, pair, strict=True):
+            axis.imshow(matrix, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+            for border in borders:
+                axis.axhline(border - 0.5, color=COLOURS[1], linewidth=0.5)
+                axis.axvline(border - 0.5, color=COLOURS[1], linewidth=0.5)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        column[0].set_title(printable(name, 18), fontsize=8, parse_math=False)
+    axes[0, 0].set_ylabel("before", fontsize=9)
+    axes[1, 0].set_ylabel("after", fontsize=9)
+    return figure
+
+
+def _layers(found: Comparison) -> str:
+    """What each layer does, of both runs."""
+    rows = []
+    for letter, one in (("A", found.a), ("B", found.b)):
+        for name in one.regions:
+            active = one.active.get(name)
+            rows.append(
+                (
+                    f"{letter}: {name}",
+                    "–" if active is None else printed(active, "%"),
+                    f"{one.regions[name]} of {found.samples}",
+                    printed(one.within.get(name), "x"),
+                    printed(one.between.get(name), "x"),
+                )
+            )
+    if not rows:
+        return "<p>These networks have no kinks, and so no regions.</p>"
+    head = ("Layer", "Active", "Regions", "Within", "Between")
+    return f'{table_of(rows, head=head)}<p class="note">{_ACTIVE_NOTE}</p>'
