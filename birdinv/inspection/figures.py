@@ -101,7 +101,7 @@ def images_row(pictures: Sequence[tuple[str, np.ndarray]], columns: int = 6) -> 
     from matplotlib.figure import Figure
 
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(WIDTH, 1.35 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.45 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

@@ -39,8 +39,9 @@ with its match and bias: grey is nothing, light adds to the score of the class w
 light, dark where it is dark. A good template of the right class looks like the input, those of the
 others like its negative (SPL figs. 9, 10)."""
 _GRAM_NOTE = """How alike the templates of every two classes are: 1 the same, −1 opposite, 0
-nothing in common. Two classes with a high number are told apart by their biases or by little; the
-best templates would have the same negative number everywhere beside the diagonal."""
+nothing in common. Two classes with a high number are told apart by their biases or by little. The best
+templates there are (theorem 5) would be the input itself for the right class and its negative for
+all others: −1 in the row of the right class, 1 among the others."""
 _FLIP_NOTE = """The smallest change found that makes the network say something else, alone and then
 added. It is scaled up to be seen and heard; its true level is in the text. If the changed sound is
 the same to your ears, the answer hung on something that you do not listen to."""
@@ -135,7 +136,7 @@ def _image_section(one: Finding) -> Iterator[str]:
     shown = _by_score(one)[:MOST_SHOWN]
     pictures = [
         ("input", one.subject.x[0].numpy()),
-        (f"reconstruction\nleft out {one.error:.2g}", found.reconstruction[0].numpy()),
+        (f"reconstruction\nleft out\n{one.error:.2g}", found.reconstruction[0].numpy()),
         *((_template_title(one, k, "\n"), found.A[0, k].numpy()) for k in shown),
     ]
     yield picture_of(figures.images_row(pictures), "Input and templates", _IMAGES_NOTE)
@@ -175,9 +176,10 @@ def _signed(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def _template_title(one: Finding, k: int, between: str = ": ") -> str:
+def _template_title(one: Finding, k: int, between: str = ", ") -> str:
     match, bias = float(one.templates.match[0, k]), float(one.templates.b[0, k])
-    return f"{one.classes[k]}{between}match {_signed(match)}, bias {_signed(bias)}"
+    parts = (one.classes[k], f"match {_signed(match)}", f"bias {_signed(bias)}")
+    return between.join(parts)
 
 
 def _classes_table(one: Finding) -> str:
@@ -205,12 +207,15 @@ def _regions(one: Finding) -> str:
     if not rows:
         return "<p>This network has no kinks, and so no regions.</p>"
     head = ("Nonlinearity or maximum", "Bits of its code", "Active")
-    share = 100 * one.boundary / one.length
+    step = f"a step of {100 * one.boundary / one.length:.2g} % of the input's size can do"
+    if one.boundary == 0:
+        step = (
+            "the smallest step can do: the input lies on a border, a maximum of equal numbers, say"
+        )
     return (
         f"<h3>Its region</h3>{table_of(rows, head=head)}"
-        '<p class="note">The templates above hold as long as none of these bits changes, which a '
-        f"step of {share:.2g} % of the input's size can do. Active: the share of units that pass "
-        "their argument on; a maximum has none.</p>"
+        '<p class="note">The templates above hold as long as none of these bits changes, which '
+        f"{step}. Active: the share of units that pass their argument on; a maximum has none.</p>"
     )
 
 

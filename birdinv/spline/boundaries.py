@@ -99,7 +99,8 @@ def _nearest(margins: Tensor, x: Tensor, guess: Tensor, reach: float) -> Tensor:
     samples = torch.arange(len(values), device=values.device)
     for first in range(0, order.shape[1], _AT_ONCE):
         ahead = sorted_guess[:, first]
-        if not bool(((ahead < torch.inf) & (ahead <= reach * best)).any()):
+        # On a side, as where a maximum is of equal numbers, there is nothing nearer.
+        if not bool(((ahead < torch.inf) & (ahead <= reach * best) & (best > 0)).any()):
             break
         units = order[:, first : first + _AT_ONCE]
         weights = values.new_zeros(units.shape[1], *values.shape)
