@@ -39,9 +39,9 @@ with its match and bias: grey is nothing, light adds to the score of the class w
 light, dark where it is dark. A good template of the right class looks like the input, those of the
 others like its negative (SPL figs. 9, 10)."""
 _GRAM_NOTE = """How alike the templates of every two classes are: 1 the same, −1 opposite, 0
-nothing in common. Two classes with a high number are told apart by their biases or by little. The best
-templates there are (theorem 5) would be the input itself for the right class and its negative for
-all others: −1 in the row of the right class, 1 among the others."""
+nothing in common. Two classes with a high number are told apart by their biases or by little. The
+best templates there are (theorem 5) would be the input itself for the right class and its negative
+for all others: −1 in the row of the right class, 1 among the others."""
 _FLIP_NOTE = """The smallest change found that makes the network say something else, alone and then
 added. It is scaled up to be seen and heard; its true level is in the text. If the changed sound is
 the same to your ears, the answer hung on something that you do not listen to."""
