@@ -18,10 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from birdinv.refusals import check_input, check_logits, survey
 from birdinv.spline.modes import judged
-from birdinv.spline.templates import CHUNK, jacobian_rows
+from birdinv.spline.templates import CHUNK, class_count, jacobian_rows
 
 _ITERATIONS = 30  # of the step from region to region
-_BEYOND = 1.02  # how far a step goes past the plane that it is to cross
+_BEYOND = 1.002  # how far a step goes past the plane that it is to cross
 _PLACES = 24  # looked at along a way, evenly, before the first flip is closed in on
 _HALVINGS = 18  # of the stretch that it lies in: its place to 10⁻⁶ of the way
 _FURTHEST = 10.0  # lengths of the input that a way is followed
@@ -76,9 +76,10 @@ def smallest_flips(model: nn.Module, x: Tensor, *, chunk: int = CHUNK) -> Flips:
     Reference: SPL 64; DeepFool (Moosavi-Dezfooli et al. 2016).
     """
     start = _checked(model, x)
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}; expected how many templates to compute at a time")
     with judged(model):
-        with torch.no_grad():
-            classes = model(start[:1]).shape[1]
+        classes = class_count(model, start[:1])
         parts = [_flips(model, part) for part in torch.split(start, max(1, chunk // classes))]
     step, norm, level, before, after = (torch.cat(column) for column in zip(*parts, strict=True))
     return Flips(step, norm, level, before, after)
@@ -96,8 +97,10 @@ def robustness_curve(flips: Flips, y: Tensor, levels_db: Sequence[float]) -> lis
         For each level an upper bound of the accuracy under the worst such step; `−inf` dB, no step
         at all, gives the accuracy.
     """
-    right = flips.before == y
-    return [float((right & (flips.level_db > level)).double().mean()) for level in levels_db]
+    right, never = flips.before == y, torch.isinf(flips.norm)
+    return [
+        float((right & (never | (flips.level_db > level))).double().mean()) for level in levels_db
+    ]
 
 
 def _checked(model: nn.Module, x: Tensor) -> Tensor:
@@ -168,7 +171,7 @@ def _from_region_to_region(model: nn.Module, x: Tensor, before: Tensor) -> Tenso
         size = _BEYOND * distance + 1e-6 * _length(x)
         move = -row * torch.where(torch.isfinite(size), size / slope, 0.0).view(shape)
         at = torch.where(there.view(shape), at, at + move)
-    return (at - x) * _BEYOND
+    return (at - x) * 1.01  # whose end may be on a border
 
 
 def _first_flip(model: nn.Module, x: Tensor, way: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:

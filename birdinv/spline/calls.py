@@ -69,4 +69,4 @@ def name_of(function: Callable[..., Any]) -> str:
     if name.startswith("_boolean_dispatch") or name == "fn":
         name = str(getattr(function, "__qualname__", name))
     name = name.removesuffix("_with_indices")
-    return name if name.startswith("__") else name.rstrip("_")
+    return name if name.startswith("__") else name.strip("_")

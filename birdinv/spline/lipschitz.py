@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from birdinv.refusals import check_logits, survey
 from birdinv.spline.ascent import stretched_most
-from birdinv.spline.tracing import Layer, Tracer
+from birdinv.spline.tracing import NOTHING, Layer, Tracer
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,13 @@ def lipschitz(
     survey(model)
     if isinstance(model, DistributedDataParallel):
         model = model.module
-    model = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
+    try:
+        model = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the network cannot be copied ({error}); if it is pruned, make that permanent first, "
+            "with torch.nn.utils.prune.remove"
+        ) from error
     for module in model.modules():
         if plain := getattr(type(module), "plain", None):
             module.forward = MethodType(plain, module)
@@ -92,9 +98,9 @@ def lipschitz(
     with torch.enable_grad(), tracer.following(model, x):
         logits = model(x)
         check_logits(logits, x)
-        bound = tracer.bound_of(logits)
-    lower, at, direction = stretched_most(model, points, steps)
+        bound = tracer.bound_of(logits) or NOTHING
+    lower, at, direction = stretched_most(model, points, steps, generator)
     return Lipschitz(lower, bound.upper, bound.paper, tuple(tracer.layers), at, direction)
 
 
-_POINTS = 4
+_POINTS = 8

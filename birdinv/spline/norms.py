@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ LinearMap = Callable[[Tensor], Tensor]
 
 _TOLERANCE = 1e-9  # of the largest eigenvalue, relative
 _LONGEST = 400  # steps
+_EVERY = 4  # of them the eigenvalues are looked at
 _CONVS: dict[int, LinearMap] = {
     3: functional.conv1d,  # type: ignore[dict-item]
     4: functional.conv2d,  # type: ignore[dict-item]
@@ -68,31 +69,32 @@ def spectral_norm(
     """
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(1, *shape, generator=generator, dtype=torch.float64).to(dtype)
-    basis = torch.empty(0, v.numel(), dtype=dtype)
-    diagonal: list[float] = []
-    beside: list[float] = []
+    longest = min(_LONGEST, v.numel())
+    basis = torch.empty(min(longest, 32), v.numel(), dtype=dtype)
+    matrix = torch.zeros(longest + 1, longest + 1, dtype=torch.float64)
     v = v / v.norm()
-    last = -1.0
-    for _ in range(min(_LONGEST, v.numel())):
-        basis = torch.cat([basis, v.view(1, -1)])
-        w = _normal(linear, v).view(-1)
-        diagonal.append(float(w @ basis[-1]))
+    top, last = 0.0, -1.0
+    for k in range(longest):
+        if k == len(basis):
+            basis = torch.cat([basis, basis.new_empty(min(len(basis), longest - k), v.numel())])
+        basis[k] = v.flatten()
+        w = _normal(linear, v).flatten()
+        matrix[k, k] = w @ basis[k]
+        so_far = basis[: k + 1]
         for _twice in range(2):  # once leaves what rounding brought in
-            w = w - basis.T @ (basis @ w)
-        matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-        if beside:
-            off = torch.tensor(beside, dtype=torch.float64)
-            matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
-        values, vectors = torch.linalg.eigh(matrix)
-        top = max(float(values[-1]), 0.0)
+            w = w - so_far.T @ (so_far @ w)
         length = float(w.norm())
-        # The residual of the best vector so far, which bounds its distance to an eigenvalue.
-        residual = length * abs(float(vectors[-1, -1]))
-        settled = top - last <= _TOLERANCE * top and residual <= 1e-6 * top
-        if length <= 1e-12 * max(top, 1e-300) or settled:
-            break
-        last = top
-        beside.append(length)
+        scale = float(matrix.diagonal()[: k + 1].amax())
+        ends = k + 1 == longest or length <= 1e-12 * max(scale, 1e-300)
+        if ends or k % _EVERY == _EVERY - 1:
+            values, vectors = torch.linalg.eigh(matrix[: k + 1, : k + 1])
+            top = max(float(values[-1]), 0.0)
+            # The residual of the best vector so far, which bounds its distance to an eigenvalue.
+            residual = length * abs(float(vectors[-1, -1]))
+            if ends or (top - last <= _TOLERANCE * top and residual <= 1e-6 * top):
+                break
+            last = top
+        matrix[k, k + 1] = matrix[k + 1, k] = length
         v = (w / length).view(v.shape)
     return math.sqrt(top)
 
@@ -113,7 +115,7 @@ def of_convolution(
     size: Sequence[int],
     *,
     stride: Sequence[int] | int = 1,
-    padding: Sequence[int] | int = 0,
+    padding: Sequence[int] | int | str = 0,
     dilation: Sequence[int] | int = 1,
     groups: int = 1,
     seed: int = 0,
@@ -123,7 +125,7 @@ def of_convolution(
     Args:
         weight: `[O, I / groups, *kernel]`, of one to three dimensions.
         size: of the input, `*S`.
-        stride, padding, dilation, groups: as torch's; padding in numbers.
+        stride, padding, dilation, groups: as torch's.
         seed: of the iteration.
 
     Returns:
@@ -131,7 +133,14 @@ def of_convolution(
     """
     weight = weight.detach().double().cpu()
     dims = weight.ndim - 2
-    strides, pads, steps = (_each(value, dims) for value in (stride, padding, dilation))
+    strides, steps = _each(stride, dims), _each(dilation, dims)
+    spans = [d * (k - 1) for d, k in zip(steps, weight.shape[2:], strict=True)]
+    if isinstance(padding, str):
+        pads: Any = padding
+        added = spans if padding == "same" else [0] * dims
+    else:
+        pads = _each(padding, dims)
+        added = [2 * pad for pad in pads]
     channels = weight.shape[1] * groups
     conv = _CONVS[weight.ndim]
 
@@ -141,9 +150,8 @@ def of_convolution(
     shape = (channels, *size)
     norm = spectral_norm(through, shape, seed=seed)
     frobenius = float(through(torch.ones(1, *shape, dtype=torch.float64), weight.square()).sum())
-    above = max(
-        _at_all_frequencies(part, size, strides, pads, steps) for part in weight.chunk(groups)
-    )
+    padded = [side + zeros for side, zeros in zip(size, added, strict=True)]
+    above = max(_at_all_frequencies(part, padded, strides, steps) for part in weight.chunk(groups))
     root = math.sqrt(frobenius)
     # All three are bounds or the norm itself; rounding aside, so is the smallest of the two above.
     return Norm(norm, max(norm, min(above, root)), root)
@@ -179,7 +187,6 @@ def _at_all_frequencies(
     weight: Tensor,
     size: Sequence[int],
     stride: Sequence[int],
-    padding: Sequence[int],
     dilation: Sequence[int],
 ) -> float:
     """The norm of the circular convolution that a zero-padded one is a part of."""
@@ -198,7 +205,7 @@ def _at_all_frequencies(
         # other: on a circle of all blocks and one kernel more none meets itself.
         pieces = -(-k // s)
         weight = _padded(weight, d + 2, pieces * s - k)
-        blocks = -(-(size[d] + 2 * padding[d]) // s) + pieces - 1
+        blocks = -(-size[d] // s) + pieces - 1
         grid.append(blocks)
         # [O, I, …, pieces · s, …] to [O, I, s, …, pieces, …] with s in the channels.
         split = (*weight.shape[: d + 2], pieces, s, *weight.shape[d + 3 :])

@@ -65,20 +65,8 @@ def _conv(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Constant:
-    dims = weight.ndim - 2
-    size = list(x.shape[2:])
-    if isinstance(padding, str):
-        pads: Any = 0
-        if padding == "same":  # which may differ before and after: as zeros that are part of it
-            steps = (dilation,) * dims if isinstance(dilation, int) else dilation
-            totals = [d * (k - 1) for d, k in zip(steps, weight.shape[2:], strict=True)]
-            if any(total % 2 for total in totals):
-                size, pads = [n + t for n, t in zip(size, totals, strict=True)], 0
-            else:
-                pads = [total // 2 for total in totals]
-        padding = pads
     norm = of_convolution(
-        weight, size, stride=stride, padding=padding, dilation=dilation, groups=groups
+        weight, x.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
     )
     return Constant(norm.upper, norm.spectral, norm.frobenius)
 
@@ -155,6 +143,24 @@ def _prelu(x: Tensor, weight: Tensor) -> Constant:
     return Constant(max(1.0, float(weight.abs().max())), bends=True)
 
 
+def _softmax(x: Tensor, dim: int | None = None, *_args: Any, **_kwargs: Any) -> Constant:
+    if dim is None or dim % x.ndim == 0:
+        raise ValueError("softmax over no axis of a sample; give it a dim")
+    return Constant(softmax_constant(x.shape[dim]), bends=True)
+
+
+def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Constant:
+    if threshold < 20:  # beyond, the jump is less than rounding in single precision
+        raise ValueError(f"softplus jumps at its threshold of {threshold:g}")
+    return Constant(1.0, bends=True)
+
+
+def _threshold(x: Tensor, threshold: float, value: float, inplace: bool = False) -> Constant:
+    if value != threshold:
+        raise ValueError(f"threshold jumps from {value:g} to {threshold:g}")
+    return Constant(1.0, bends=True)
+
+
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Constant:
     if training and p:
         raise ValueError("dropout in training, which is no function of its input")
@@ -204,7 +210,7 @@ def _adaptive_maximum(dims: int) -> Rule:
 
 
 def _nonnegative(function: Callable[..., Tensor]) -> Rule:
-    """Means and interpolation."""
+    """Means over windows."""
 
     def rule(x: Tensor, *args: Any, **kwargs: Any) -> Constant:
         return Constant(of_nonnegative(lambda v: function(v, *args, **kwargs), x.shape[1:]))
@@ -251,8 +257,8 @@ _SAME = (
     *("unbind", "narrow", "select", "to", "double", "float", "neg", "t", "view_as", "__get__"),
 )
 _GENTLE = (
-    *("relu", "relu6", "hardtanh", "tanh", "softplus", "softsign", "softshrink", "threshold"),
-    *("clamp", "clamp_min", "clamp_max", "abs", "logsigmoid", "sin", "cos"),
+    *("relu", "relu6", "hardtanh", "tanh", "softsign", "softshrink"),
+    *("clamp", "clamp_min", "clamp_max", "abs", "logsigmoid", "log_sigmoid", "sin", "cos"),
 )
 _STEEPEST: Mapping[str, float] = {  # slopes, rounded up
     **dict.fromkeys(_GENTLE, 1.0),
@@ -267,8 +273,8 @@ _STEEPEST: Mapping[str, float] = {  # slopes, rounded up
 _MEANS = ("avg_pool1d", "avg_pool2d", "avg_pool3d")
 _ADAPTIVE = ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
 
-AFFINE = frozenset(("linear", "conv1d", "conv2d", "conv3d"))
-"""Operations whose weight has a row for each channel of what they give."""
+AFFINE = {"linear": 2, "conv1d": 3, "conv2d": 4, "conv3d": 5}
+"""Operations whose weight has a row for each channel, where what they give has so many axes."""
 
 KEEPS = frozenset((*_SAME, "__getitem__", "pad", "dropout", "dropout1d", "dropout2d", "dropout3d"))
 """Operations that are no layer of their own."""
@@ -291,6 +297,8 @@ RULES: Mapping[str, Rule] = {
     "sum": _sum,
     "pad": _pad,
     "__getitem__": _picks,
-    "softmax": lambda x, *_args, **_kwargs: Constant(softmax_constant(x.shape[-1]), bends=True),
+    "softmax": _softmax,
+    "softplus": _softplus,
+    "threshold": _threshold,
     **dict.fromkeys(_SAME, _keeps),
 }

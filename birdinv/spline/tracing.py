@@ -53,7 +53,9 @@ class _Affine(NamedTuple):
     """A call of an affine layer, into which a batch norm that follows is multiplied."""
 
     out: Tensor
-    x: Tensor
+    version: int
+    bound: Bound  # of its input
+    x: Tensor  # like its input; only its shape matters
     weight: Tensor
     others: list[Any]
     named: Mapping[str, Any]
@@ -62,12 +64,17 @@ class _Affine(NamedTuple):
 
 
 class Tracer:
-    """Bounds of what is computed, call by call."""
+    """Bounds of what is computed, call by call.
+
+    A tensor is known by itself and its version, so that what was changed in place under another
+    name, a view of it say, is refused and not taken for what it was.
+    """
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
         # With the tensors themselves, so that no number is given to another one.
-        self._bounds: dict[int, tuple[Tensor, Bound]] = {}
+        self._bounds: dict[int, tuple[Tensor, int, Bound]] = {}
+        self._given: dict[int, Bound] = {}  # of the arguments of the running call, before it
         self._affine: dict[int, _Affine] = {}
         self._stated = 0  # how many modules that state their constant are running
 
@@ -88,31 +95,41 @@ class Tracer:
             for handle in handles:
                 handle.remove()
 
-    def bound_of(self, z: Tensor) -> Bound:
-        """Of what was computed; what does not depend on the input does not stretch it."""
+    def bound_of(self, z: Tensor) -> Bound | None:
+        """Of what was computed; None for what does not depend on the input.
+
+        Raises:
+            ValueError: it does, and cannot be followed.
+        """
         kept = self._bounds.get(id(z))
         if kept is not None and kept[0] is z:
-            return kept[1]
+            if kept[1] != z._version:
+                raise ValueError(
+                    "a tensor is changed in place by another name, such as a view of it: write "
+                    "that out of place"
+                )
+            return kept[2]
         if z.requires_grad:
             raise ValueError(
                 "a layer computes by something else than torch's functions, which cannot be "
                 "followed: state its constant as an attribute lipschitz_constant"
             )
-        return NOTHING
+        return None
 
     def _set(self, z: Tensor, bound: Bound) -> None:
-        self._bounds[id(z)] = (z, bound)
+        self._bounds[id(z)] = (z, z._version, bound)
 
     def _enter(self, *_args: object) -> None:
         self._stated += 1
 
     def _leave(self, name: str, constant: float) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            self._stated -= 1
-            bound = self.bound_of(args[0]).times(constant)
-            self._set(out, bound)
-            kind = type(module).__name__.lower()
-            self.layers.append(Layer(name, kind, constant, None, None, bound.upper))
+            if self._stated == 1:  # else it is part of one that states its own
+                bound = (self.bound_of(args[0]) or NOTHING).times(constant)
+                self._set(out, bound)
+                kind = type(module).__name__.lower()
+                self.layers.append(Layer(name, kind, constant, None, None, bound.upper))
+            self._stated -= 1  # last: a look at a tensor is a call as well
 
         return hook
 
@@ -126,16 +143,21 @@ class Tracer:
         if self._stated:
             return function(*args, **kwargs)
         # Before the call, which may change its argument in place.
-        bounds = [self.bound_of(z) for z in _tensors((*args, *kwargs.values()))]
-        given = [bound for bound in bounds if bound != NOTHING]
+        known = [(z, self.bound_of(z)) for z in _tensors((*args, *kwargs.values()))]
+        given = {id(z): bound for z, bound in known if bound is not None}
         out = function(*args, **kwargs)
-        results = list(_tensors((out,)))
-        if not given or not results:
+        if not given:
             return out
         name = name_of(function)
+        results = list(_tensors((out,)))
+        self._given = given
         try:
+            if name in _NUMBERS or not all(z.is_floating_point() for z in results):
+                raise ValueError(f"{name} takes numbers out of it that may jump")
+            if not results:  # its size, say
+                return out
             bound = self._bound(layer, name, args, kwargs, results[0])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             where = f"layer {layer!r}" if layer else "the network's forward"
             raise ValueError(f"{where} has no Lipschitz constant here: {error}") from error
         for z in results:
@@ -146,80 +168,108 @@ class Tracer:
         self, layer: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor
     ) -> Bound:
         if name in _JOINS:
-            bound = _JOINS[name](self, args, kwargs, out)
-            if sum(self.bound_of(z) != NOTHING for z in _tensors(args)) > 1:
-                self.layers.append(Layer(layer, name.strip("_"), None, None, None, bound.upper))
-            return bound
+            return self._of_join(layer, name, args, kwargs, out)
         if name not in RULES:
             raise ValueError(f"there is no rule for {name}")
         named = dict(kwargs)
         x, *others = args or (named.pop("input"),)
-        if any(self.bound_of(z) != NOTHING for z in _tensors((*others, *named.values()))):
+        if any(id(z) in self._given for z in _tensors((*others, *named.values()))):
             raise ValueError(f"what {name} does to its input depends on the input")
-        row = len(self.layers)
-        before = self._affine.get(id(x)) if name == "batch_norm" else None
-        if before is not None and before.out is x:  # one affine map with the one before it
+        row, before = len(self.layers), self._given[id(x)]
+        affine = self._affine.get(id(x)) if name == "batch_norm" else None
+        if affine is not None and affine.out is x and affine.version == x._version:
+            # One affine map with the one before it.
             scale = batch_norm_scale(*others, **named)
-            shape = (-1, *[1] * (before.weight.ndim - 1))
-            weight = before.weight * scale.to(before.weight).view(shape)
-            constant = before.rule(before.x.detach(), weight, *before.others, **before.named)
-            x, row = before.x, before.row
+            shape = (-1, *[1] * (affine.weight.ndim - 1))
+            weight = affine.weight * scale.to(affine.weight).view(shape)
+            constant = affine.rule(affine.x, weight, *affine.others, **affine.named)
+            before, row = affine.bound, affine.row
             layer, name = self.layers[row].name, f"{self.layers[row].operation} + batch_norm"
         else:
             constant = RULES[name](x.detach(), *others, **named)
-        if name in AFFINE and others:
+        if others and out.ndim == AFFINE.get(name):
             weight, *rest = others
-            self._affine[id(out)] = _Affine(out, x, weight, rest, named, RULES[name], row)
+            now = (out, out._version, before, x.detach().clone())
+            self._affine[id(out)] = _Affine(*now, weight, rest, named, RULES[name], row)
         paper = float(out[0].numel()) if constant.bends else constant.frobenius
-        bound = self.bound_of(x).times(constant.upper, paper)
+        bound = before.times(constant.upper, paper)
         if name not in KEEPS:
             values = (constant.upper, constant.spectral, paper)
             self.layers[row : row + 1] = [Layer(layer, name, *values, bound.upper)]
         return bound
 
-    def spread(self, z: Any, out: Tensor) -> Bound:
-        """Of a part of `out` that is repeated to its shape."""
-        if not isinstance(z, Tensor):
-            return NOTHING
-        return self.bound_of(z).times(math.sqrt(max(1.0, out.numel() / max(1, z.numel()))))
+    def _of_join(
+        self, layer: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor
+    ) -> Bound:
+        """Where paths meet, or one meets a constant."""
+        named = dict(kwargs)
+        parts = [*args, *(named.pop(key) for key in ("input", "other", "tensors") if key in named)]
+        bound = _JOINS[name](self, parts, named, out)
+        paths = [self._given[id(z)] for z in _tensors(parts) if id(z) in self._given]
+        operation = name.strip("_")
+        if len(paths) > 1:
+            self.layers.append(Layer(layer, operation, None, None, None, bound.upper))
+        elif bound != paths[0] and paths[0].upper > 0:
+            each = [after / before for after, before in zip(bound, paths[0], strict=True)]
+            self.layers.append(Layer(layer, operation, each[0], None, each[1], bound.upper))
+        return bound
 
-    def _added(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor) -> Bound:
-        alpha = abs(float(kwargs.get("alpha", 1)))
-        a, b = (self.spread(z, out) for z in args[:2])
+    def _spread(self, z: Any, out: Tensor) -> Bound:
+        """Of a part of `out` that is repeated to its shape."""
+        if not isinstance(z, Tensor) or id(z) not in self._given:
+            return NOTHING
+        return self._given[id(z)].times(math.sqrt(max(1.0, out.numel() / max(1, z.numel()))))
+
+    def _added(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
+        a, b = (self._spread(z, out) for z in parts[:2])
+        alpha = abs(float(named.get("alpha", 1)))
         return Bound(a.upper + alpha * b.upper, a.paper + alpha * b.paper)
 
-    def _joined(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor) -> Bound:
-        parts = [self.bound_of(z) for z in (args[0] if args else kwargs["tensors"])]
-        return Bound(*(math.hypot(*values) for values in zip(*parts, strict=True)))
+    def _taken_from(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
+        return self._added([parts[1], parts[0]], named, out)
 
-    def _scaled(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor) -> Bound:
-        a, b = args[:2]
-        if isinstance(a, Tensor) and self.bound_of(a) != NOTHING:
+    def _joined(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
+        bounds = [self._given.get(id(z), NOTHING) for z in parts[0]]
+        return Bound(*(math.hypot(*values) for values in zip(*bounds, strict=True)))
+
+    def _scaled(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
+        a, b = parts[:2]
+        if id(a) in self._given:
             a, b = b, a
-        if isinstance(a, Tensor) and self.bound_of(a) != NOTHING:
+        if id(a) in self._given:
             raise ValueError("the product of two layers stretches without bound")
-        return self.spread(b, out).times(_largest(a))
+        return self._spread(b, out).times(_largest(a))
 
-    def _divided(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor) -> Bound:
-        a, b = args[:2]
-        if isinstance(b, Tensor) and self.bound_of(b) != NOTHING:
+    def _divided(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
+        a, b = parts[:2]
+        if id(b) in self._given:
             raise ValueError("division by a layer stretches without bound")
-        return self.spread(a, out).times(_largest(1 / torch.as_tensor(b, dtype=torch.float64)))
+        if named.get("rounding_mode") is not None:
+            raise ValueError("a quotient that is rounded jumps")
+        return self._spread(a, out).times(_largest(1 / torch.as_tensor(b, dtype=torch.float64)))
 
-    def _multiplied(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor) -> Bound:
-        a, b = args[:2]
-        fixed = b if self.bound_of(b) == NOTHING else a
-        moving = a if fixed is b else b
-        if fixed.ndim != 2 or self.bound_of(fixed) != NOTHING:
+    def _multiplied(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
+        a, b = parts[:2]
+        fixed, moving = (a, b) if id(b) in self._given else (b, a)
+        if fixed.ndim != 2 or id(fixed) in self._given:
             raise ValueError("only products with a constant matrix are known here")
         norm = of_matrix(fixed)
-        return self.bound_of(moving).times(norm.upper, norm.frobenius)
+        places = moving.numel() // fixed.shape[0 if fixed is b else 1]
+        return self._given[id(moving)].times(norm.upper, norm.frobenius * math.sqrt(places))
 
 
-_Join = Callable[[Tracer, tuple[Any, ...], Mapping[str, Any], Tensor], Bound]
+# What makes numbers of Python of a tensor, or changes a part of it.
+_NUMBERS = frozenset(
+    (
+        *("item", "tolist", "numpy", "__float__", "__int__", "__bool__", "__index__"),
+        *("__complex__", "__array__", "__setitem__"),
+    )
+)
+_Join = Callable[[Tracer, list[Any], Mapping[str, Any], Tensor], Bound]
 _JOINS: Mapping[str, _Join] = {
     **dict.fromkeys(("add", "sub", "__add__", "__radd__", "__iadd__"), Tracer._added),
-    **dict.fromkeys(("__sub__", "__rsub__", "__isub__", "rsub"), Tracer._added),
+    **dict.fromkeys(("__sub__", "__rsub__", "__isub__"), Tracer._added),
+    "rsub": Tracer._taken_from,
     **dict.fromkeys(("cat", "concat", "stack", "hstack", "vstack"), Tracer._joined),
     **dict.fromkeys(("mul", "__mul__", "__rmul__", "__imul__"), Tracer._scaled),
     **dict.fromkeys(("div", "__truediv__", "__itruediv__", "true_divide"), Tracer._divided),
