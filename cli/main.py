@@ -68,6 +68,7 @@ def birdinv() -> None:
     birdinv eval run                         honest metrics
     birdinv suggest run -n 20                recordings to label next
     birdinv predict run field/ -o tables     tables of detections
+    birdinv inspect run dawn.wav -o inside   what the network listens to
     birdinv data list                        data sets of the papers
     birdinv reproduce inv-table2             a table of them, a cell at a time
 

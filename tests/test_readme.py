@@ -65,8 +65,14 @@ def test_shell_commands_run(folder: Path) -> None:
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         ran += 1
-    assert ran == 12
-    for made in ("tables/combined.csv", "tables/files.csv", "run/report.html", "tables2/run.json"):
+    assert ran == 13
+    for made in (
+        "tables/combined.csv",
+        "tables/files.csv",
+        "run/report.html",
+        "tables2/run.json",
+        "inside/inspection.html",
+    ):
         assert (folder / made).stat().st_size > 0, made
 
 

@@ -69,11 +69,15 @@ def write_comparison(found: Comparison, output: Path) -> Path:
         f"<p>{_summary(found)}</p>",
         table_of(rows, head=("", "A", "B", "How to read it"), numbers=False),
         "<h2>How robust they are</h2>",
-        picture_of(_curves(found), "Accuracy under the smallest fooling changes", _CURVE_NOTE),
+        picture_of(
+            curves_picture(found), "Accuracy under the smallest fooling changes", _CURVE_NOTE
+        ),
         "<h2>How they sort the inputs, layer by layer</h2>",
         *(
             f"<h3>{escaped(one.name)}</h3>"
-            + picture_of(_matrices(one, found.borders), "Distances of regions", _DISTANCES_NOTE)
+            + picture_of(
+                distances_picture(one, found.borders), "Distances of regions", _DISTANCES_NOTE
+            )
             for one in (a, b)
             if one.distances
         ),
@@ -120,7 +124,8 @@ def _summary(found: Comparison) -> str:
     )
 
 
-def _curves(found: Comparison) -> Figure:
+def curves_picture(found: Comparison) -> Figure:
+    """The share of answers that stay right, against the level of the change that is allowed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
@@ -137,7 +142,7 @@ def _curves(found: Comparison) -> Figure:
     return figure
 
 
-def _matrices(one: Inside, borders: Sequence[int]) -> Figure:
+def distances_picture(one: Inside, borders: Sequence[int]) -> Figure:
     """Distances of regions, before training above and after it below, a column a layer."""
     from matplotlib.figure import Figure
 
