@@ -308,14 +308,8 @@ class Shared(nn.Module):
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(
-            lambda: nn.Linear(4, 4),
-            marks=pytest.mark.xfail(strict=True, reason="functional_call refuses both names"),
-        ),
-        pytest.param(
-            lambda: nn.BatchNorm1d(4),
-            marks=pytest.mark.xfail(strict=True, reason="its bias counts twice"),
-        ),
+        lambda: nn.Linear(4, 4),
+        lambda: nn.BatchNorm1d(4),
         lambda: nn.LeakyReLU(0.1),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from birdinv.audio.store import Store
 from birdinv.data.batches import Source
@@ -18,7 +19,7 @@ from birdinv.evaluation import evaluate
 from birdinv.files import read_json, require_new
 from birdinv.inspection.findings import bracket, finite
 from birdinv.networks.saved import load_model
-from birdinv.spline.adversarial import Flips, robustness_curve, smallest_flips
+from birdinv.spline.adversarial import robustness_curve, smallest_flips
 from birdinv.spline.boundaries import boundary_distance
 from birdinv.spline.lipschitz import Lipschitz
 from birdinv.spline.measures import Generalisation
@@ -194,7 +195,7 @@ def _inside(
         **_of_templates(model, x, y),
     }
     tell(3)
-    flips = _joined([smallest_flips(model, part) for part in torch.split(x, BATCH)])
+    flips = smallest_flips(model, x)
     measures["flip_db"] = finite(float(flips.level_db.median()))
     tell(4)
     away = boundary_distance(model, x) / x.flatten(1).norm(dim=1)
@@ -225,7 +226,10 @@ def _inside(
 def _of_templates(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float | None]:
     """Means over the samples of what their templates say."""
     sums: dict[str, float] = dict.fromkeys(
-        ("reconstruction", "cosine_predicted", "cosine_true", "cosine_others", "optimal", "bias"),
+        (
+            *("reconstruction", "reconstruction_cosine", "cosine_predicted", "cosine_true"),
+            *("cosine_others", "optimal", "bias"),
+        ),
         0.0,
     )
     first = 0
@@ -234,9 +238,11 @@ def _of_templates(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float | N
         true, said = y[first : first + len(n)], part.logits.argmax(dim=1)
         first += len(n)
         cosine, others = part.cosine, part.cosine.shape[1] - 1
-        rest = part.reconstruction - part.x
-        error = rest.flatten(1).square().sum(dim=1) / part.x.flatten(1).square().sum(dim=1)
+        x_hat, z = part.reconstruction.flatten(1), part.x.flatten(1)
+        error = (x_hat - z).square().sum(dim=1) / z.square().sum(dim=1)
+        alike = functional.cosine_similarity(x_hat, z, dim=1)
         sums["reconstruction"] += float(error.sum())
+        sums["reconstruction_cosine"] += float(alike.sum())
         sums["cosine_predicted"] += float(cosine[n, said].sum())
         sums["cosine_true"] += float(cosine[n, true].sum())
         sums["cosine_others"] += float(((cosine.sum(dim=1) - cosine[n, true]) / others).sum())
@@ -288,11 +294,3 @@ def _some_of_each_class(samples: Source) -> tuple[np.ndarray, list[int]]:
         picked.append(of_class[np.arange(count) * len(of_class) // count])
         borders.append(sum(len(part) for part in picked))
     return np.concatenate(picked), borders[:-1]
-
-
-def _joined(parts: Sequence[Flips]) -> Flips:
-    columns = [
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("step", "norm", "level_db", "before", "after")
-    ]
-    return Flips(*columns)

@@ -27,6 +27,7 @@ MEASURES = {
     "generalisation_gap": ("Gap to those (Def. 6)", "%", "0: does alike on new ones"),
     "generalisation_objective": ("Error + gap (Def. 7)", "%", "0 is best"),
     "reconstruction": ("Left out by reconstruction", "x", "of the energy; 1 = all"),
+    "reconstruction_cosine": ("Cosine of reconstruction", "c", "1 = the input, but for size"),
     "cosine_true": ("Cosine, true class", "c", "1 = template is the input"),
     "cosine_predicted": ("Cosine, predicted class", "c", "1 = template is the input"),
     "cosine_others": ("Cosine, wrong classes", "c", "best below 0 (theorem 5)"),
@@ -112,7 +113,7 @@ def printed(value: float | None, kind: str) -> str:
         return f"{value:.1f} dB".replace("-", "−")
     if kind == "c":
         return f"{value:+.3f}".replace("-", "−")
-    return f"{value:.3g}" if kind == "g" else f"{value:.3f}"
+    return f"{value:#.3g}" if kind == "g" else f"{value:.3f}"
 
 
 def _summary(found: Comparison) -> str:

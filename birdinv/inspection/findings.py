@@ -86,7 +86,7 @@ class Finding:
                 for k, name in enumerate(names)
             },
             "template_correlation": found.correlation[0].tolist(),
-            "distance_to_optimal": float(found.distance_to_optimal(flips.before)[0])
+            "distance_to_optimal": finite(float(found.distance_to_optimal(flips.before)[0]))
             if len(names) > 1
             else None,
             "boundary_distance": finite(self.boundary),

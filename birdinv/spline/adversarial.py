@@ -114,7 +114,7 @@ _Part = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 def _flips(model: nn.Module, x: Tensor) -> _Part:
     with torch.no_grad():
-        logits = model(x)
+        logits = model(x.clone())
     check_logits(logits, x)
     before = logits.argmax(dim=1)
     classes = logits.shape[1]
@@ -152,7 +152,7 @@ def _from_region_to_region(model: nn.Module, x: Tensor, before: Tensor) -> Tenso
     for _ in range(_ITERATIONS):
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             start = at.clone().requires_grad_()
-            logits = model(start)
+            logits = model(start.clone())  # it may be changed in place
             behind = logits[samples, before][:, None] - logits
         there = logits.detach().argmax(dim=1) != before
         if bool(there.all()):
@@ -215,7 +215,7 @@ def _softmax_rows(model: nn.Module, x: Tensor, targets: Tensor) -> tuple[Tensor,
     """
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         start = x.clone().requires_grad_()
-        logits = model(start)
+        logits = model(start.clone())
         check_logits(logits, x)
     p = logits.detach().softmax(dim=1)
     most = p.shape[1] - 1

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from birdinv.refusals import check_input, check_logits, survey
 from birdinv.spline.kinks import Kink, kinks
-from birdinv.spline.modes import judged
+from birdinv.spline.modes import judged, of_input_alone
 from birdinv.spline.templates import CHUNK, jacobian_rows
 
 _PROBES = 16
@@ -53,16 +53,19 @@ def boundary_distance(
         raise ValueError(f"chunk={chunk}; expected how many gradients to compute at a time")
     generator = torch.Generator().manual_seed(seed)
     probes = torch.randn(_PROBES, *x.shape[1:], generator=generator).to(x)
-    few = max(1, min(len(x), chunk // _AT_ONCE))
+    at_once = min(chunk, _AT_ONCE)
     with judged(model):
-        parts = [_distance(model, part.detach(), every, probes) for part in torch.split(x, few)]
+        parts = [
+            _distance(model, part.detach(), every, probes, at_once)
+            for part in torch.split(x, chunk // at_once)
+        ]
     return torch.cat(parts)
 
 
 _AT_ONCE = 16  # gradients of a sample, by one backward pass
 
 
-def _distance(model: nn.Module, x: Tensor, every: bool, probes: Tensor) -> Tensor:
+def _distance(model: nn.Module, x: Tensor, every: bool, probes: Tensor, at_once: int) -> Tensor:
     start = x.clone().requires_grad_()
     kept: list[Tensor] = []
 
@@ -71,8 +74,8 @@ def _distance(model: nn.Module, x: Tensor, every: bool, probes: Tensor) -> Tenso
             kept.append(kink.margins())
 
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        with kinks(model, keep):
-            logits = model(start)
+        with kinks(model, keep, len(x)):
+            logits = of_input_alone(model, start)
         check_logits(logits, x)
         kept = [margins for margins in kept if margins.requires_grad]
         if not kept:
@@ -87,22 +90,22 @@ def _distance(model: nn.Module, x: Tensor, every: bool, probes: Tensor) -> Tenso
         # A gradient that is zero, of a unit that the input does not reach, has no side.
         guess = torch.where((values < torch.inf) & (norms > 0), values / norms, torch.inf)
         reach = _SAFE
-    return _nearest(margins, start, guess, reach)
+    return _nearest(margins, start, guess, reach, at_once)
 
 
-def _nearest(margins: Tensor, x: Tensor, guess: Tensor, reach: float) -> Tensor:
+def _nearest(margins: Tensor, x: Tensor, guess: Tensor, reach: float, at_once: int) -> Tensor:
     """The least distance among units in the order of `guess`, to `reach` times what is found."""
     order = guess.argsort(dim=1)
     sorted_guess = guess.gather(1, order)
     values = margins.detach()
     best = torch.full_like(values[:, 0], torch.inf)
     samples = torch.arange(len(values), device=values.device)
-    for first in range(0, order.shape[1], _AT_ONCE):
+    for first in range(0, order.shape[1], at_once):
         ahead = sorted_guess[:, first]
         # On a side, as where a maximum is of equal numbers, there is nothing nearer.
         if not bool(((ahead < torch.inf) & (ahead <= reach * best) & (best > 0)).any()):
             break
-        units = order[:, first : first + _AT_ONCE]
+        units = order[:, first : first + at_once]
         weights = values.new_zeros(units.shape[1], *values.shape)
         for r, unit in enumerate(units.T):
             weights[r, samples, unit] = 1.0

@@ -49,7 +49,10 @@ class Bend:
         The zeros of a margin are a side of the region.
         """
         z = self.z.flatten(1)
-        return torch.cat([(z - point).abs() for point in self.points], dim=1)
+        # Not `abs`, which torch gives no slope at zero: on a side of the region.
+        sides = [torch.where(z.detach() >= point, 1.0, -1.0) for point in self.points]
+        parts = [(z - point) * side for point, side in zip(self.points, sides, strict=True)]
+        return torch.cat(parts, dim=1)
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,10 @@ Kink = Bend | Maximum
 
 
 @contextmanager
-def kinks(model: nn.Module, keep: Callable[[Kink], None]) -> Iterator[None]:
-    """While open, `keep` is given every call of the network that chooses, before it is made.
+def kinks(model: nn.Module, keep: Callable[[Kink], None], count: int) -> Iterator[None]:
+    """While open, `keep` is given every call that chooses by the input, before it is made.
+
+    The network is to be run by `modes.of_input_alone`, on `count` inputs.
 
     Raises:
         ValueError: a call that chooses and is none of those known here: of a recurrent layer of
@@ -132,18 +137,26 @@ def kinks(model: nn.Module, keep: Callable[[Kink], None]) -> Iterator[None]:
         layer: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         name = name_of(function)
-        if name in _HIDDEN and any(isinstance(z, Tensor) and z.is_floating_point() for z in args):
-            raise ValueError(
-                f"{name} in layer {layer or 'forward'!r} chooses in a way that cannot be looked "
-                f"into: {_HIDDEN[name]}"
-            )
-        kink = _kink(layer, name, args, kwargs)
-        if kink is not None:
-            keep(kink)
+        # Where a weight is clamped, say, the input chooses nothing.
+        if any(isinstance(z, Tensor) and z.requires_grad for z in (*args, *kwargs.values())):
+            if name in _HIDDEN:
+                raise _unseen(name, layer, _HIDDEN[name])
+            kink = _kink(layer, name, args, kwargs)
+            if kink is not None:
+                if len(kink.z) != count:
+                    raise _unseen(name, layer, "keep the batch in the first dimension")
+                keep(kink)
         return function(*args, **kwargs)
 
     with watched(model, watcher):
         yield
+
+
+def _unseen(name: str, layer: str, instead: str) -> ValueError:
+    return ValueError(
+        f"{name} in layer {layer or 'forward'!r} chooses in a way that cannot be looked into: "
+        f"{instead}"
+    )
 
 
 _POOLS = "write it as relu, leaky_relu or max_pool"
@@ -152,22 +165,21 @@ _HIDDEN: Mapping[str, str] = {
     **dict.fromkeys(("prelu", "rrelu"), "write it as leaky_relu"),
     **dict.fromkeys(("max", "min", "amax", "amin", "maximum", "minimum"), _POOLS),
     **dict.fromkeys(("fmax", "fmin", "sort", "topk", "fractional_max_pool2d"), _POOLS),
+    **dict.fromkeys(("aminmax", "median", "kthvalue", "cummax", "cummin", "hardshrink"), _POOLS),
+    **dict.fromkeys(("where", "sign", "sgn", "heaviside", "gt", "ge", "lt", "le"), _POOLS),
+    **dict.fromkeys(("__gt__", "__ge__", "__lt__", "__le__", "masked_fill"), _POOLS),
 }
 
 
 def _kink(layer: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Kink | None:
     z = args[0] if args else kwargs.get("input")
-    if not isinstance(z, Tensor):
+    if not isinstance(z, Tensor) or not z.requires_grad:
         return None
     others = {key: value for key, value in kwargs.items() if key != "input"}
     if name in _BENDS:
         points, slopes = _BENDS[name](*args[1:], **others)
-        if not points:
-            return None
-        with torch.set_grad_enabled(z.requires_grad):  # also inside of an autograd.Function
-            kept = z.clone()  # what follows may change it in place
         as_slopes = torch.as_tensor(slopes, dtype=z.dtype, device=z.device)
-        return Bend(layer, kept, tuple(points), as_slopes)
+        return Bend(layer, z, tuple(points), as_slopes)
     if name in _MAX_POOLS:
         return _maximum(layer, z, _MAX_POOLS[name], *args[1:], **others)
     if name in _ADAPTIVE:
@@ -232,7 +244,7 @@ def _hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 
 def _clamp(min: Any = None, max: Any = None) -> _Pieces:  # torch's names
     if isinstance(min, Tensor) or isinstance(max, Tensor):
-        return (), ()
+        raise ValueError(f"clamp by tensors chooses in a way that cannot be looked into: {_POOLS}")
     if max is None:
         return (min,), (0.0, 1.0)
     return ((max,), (1.0, 0.0)) if min is None else ((min, max), (0.0, 1.0, 0.0))
@@ -244,8 +256,10 @@ _BENDS: Mapping[str, Callable[..., _Pieces]] = {
     "relu6": lambda inplace=False: ((0.0, 6.0), (0.0, 1.0, 0.0)),
     "hardtanh": _hardtanh,
     "threshold": lambda threshold, value, inplace=False: ((threshold,), (0.0, 1.0)),
-    "abs": lambda: ((0.0,), (-1.0, 1.0)),
-    "clamp": _clamp,
+    "softshrink": lambda lambd=0.5: ((-lambd, lambd), (1.0, 0.0, 1.0)),
+    "hardsigmoid": lambda inplace=False: ((-3.0, 3.0), (0.0, 1 / 6, 0.0)),
+    **dict.fromkeys(("abs", "absolute"), lambda: ((0.0,), (-1.0, 1.0))),
+    **dict.fromkeys(("clamp", "clip"), _clamp),
     "clamp_min": lambda min: ((min,), (0.0, 1.0)),
     "clamp_max": lambda max: ((max,), (1.0, 0.0)),
 }

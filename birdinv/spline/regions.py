@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from birdinv.capture import captured, only_output
-from birdinv.refusals import check_logits, survey
+from birdinv.refusals import check_input, check_logits, survey
 from birdinv.spline.kinks import Kink, kinks
-from birdinv.spline.modes import judged
+from birdinv.spline.modes import judged, of_input_alone
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Code:
         """
         if self.slopes is None:
             return torch.full((len(self.choices),), torch.nan)
-        return (self.slopes.abs()[self.choices.long()] > 0.5).double().mean(dim=1)
+        steepest = self.slopes.abs() >= self.slopes.abs().amax()
+        return steepest[self.choices.long()].double().mean(dim=1)
 
     def overlap(self) -> Tensor:
         """`m(ω₁ ∩ ω₂) [N, N]` for every two inputs (SPL 136).
@@ -84,7 +85,9 @@ class Code:
         together = self._agreement()
         own = together.diagonal().clamp(min=0).sqrt()
         whole = own[:, None] * own
-        share = torch.where(whole > 0, together / torch.where(whole > 0, whole, 1.0), 0.0)
+        # Where nothing is passed on, all is in common with what passes nothing on either.
+        neither = (own[:, None] == own).to(whole)
+        share = torch.where(whole > 0, together / torch.where(whole > 0, whole, 1.0), neither)
         return (1 - share).clamp(0, 1).fill_diagonal_(0)
 
     def _agreement(self) -> Tensor:
@@ -126,20 +129,23 @@ def codes(model: nn.Module, x: Tensor) -> dict[str, Code]:
         Name → `Code`; smooth nonlinearities have none.
 
     Raises:
+        TypeError: inputs that are no tensor of floating point.
         ValueError: logits that are not `[N, K]`; a call that chooses and cannot be looked into, as
             that of torch's recurrent layers with ReLUs: write them as a loop.
 
     Reference: SPL proposition 1, A.5.2.
     """
+    check_input(x)
     survey(model)
     found: dict[str, Code] = {}
 
     def keep(kink: Kink) -> None:
         name = _numbered(kink.layer, found)
-        found[name] = Code(name, kink.kind, kink.choices(), kink.slopes, kink.ways)
+        found[name] = Code(name, kink.kind, kink.choices().detach(), kink.slopes, kink.ways)
 
-    with judged(model), torch.no_grad(), kinks(model, keep):
-        logits = model(x)
+    start = x.detach().requires_grad_()
+    with judged(model), torch.enable_grad(), kinks(model, keep, len(x)):
+        logits = of_input_alone(model, start)
     check_logits(logits, x)
     return found
 
@@ -160,6 +166,8 @@ def count_regions(model: nn.Module, batches: Iterable[Tensor]) -> Regions:
     seen: dict[str, tuple[set[bytes], set[bytes]]] = {}
     result = Regions()
     for x in batches:
+        if not len(x):
+            continue
         result.inputs += len(x)
         before = [b""] * len(x)
         for name, code in codes(model, x).items():
@@ -200,6 +208,7 @@ def blocks(distances: Tensor, y: Tensor) -> tuple[float, float]:
     Returns:
         NaN where there are no such two.
     """
+    y = y.to(distances.device)
     same = y[:, None] == y
     apart = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
     within, between = distances[same & apart], distances[~same]

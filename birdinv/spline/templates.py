@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.hooks import RemovableHandle
 
 from birdinv.refusals import check_input, check_logits, independent, survey
@@ -84,6 +84,8 @@ class Templates:
     def distance_to_optimal(self, y: Tensor) -> Tensor:
         """`‖A[x] − A*‖ / ‖A[x]‖ [N]`, from 0 to 2, to the optimal templates of the same energy.
 
+        NaN where the templates are zero.
+
         Args:
             y: the class of each input, `[N]`.
 
@@ -93,7 +95,8 @@ class Templates:
         flat = self.A.flatten(1)
         norm = flat.norm(dim=1)
         best = optimal_templates(self.x, y, self.A.shape[1], norm.square()).flatten(1)
-        return _share((flat - best).norm(dim=1), norm)
+        distance: Tensor = (flat - best).norm(dim=1) / norm
+        return distance
 
 
 def templates(model: nn.Module, x: Tensor, *, chunk: int = CHUNK) -> Templates:
@@ -109,8 +112,8 @@ def templates(model: nn.Module, x: Tensor, *, chunk: int = CHUNK) -> Templates:
         chunk: how many templates are computed at a time, at least one sample's or one class's.
 
     Returns:
-        Detached tensors on the device of `x`. What counts as a bias are parameters named `bias…`,
-        and the running mean of a batch norm; any other constant is part of the gap.
+        Detached tensors on the device of `x`. What counts as a bias are parameters named `bias…` or
+        `…bias`, and the running mean of a norm; any other constant is part of the gap.
 
     Raises:
         TypeError, ValueError, RuntimeError: as `birdinv.reconstruct`; a chunk below 1.
@@ -126,8 +129,8 @@ def templates(model: nn.Module, x: Tensor, *, chunk: int = CHUNK) -> Templates:
 def iter_templates(model: nn.Module, x: Tensor, *, chunk: int = CHUNK) -> Iterator[Templates]:
     """The same a few samples at a time, for more inputs than there is memory for their templates.
 
-    Yields:
-        `Templates` of `max(1, chunk / K)` samples, in order.
+    Returns:
+        An iterator over `Templates` of `max(1, chunk / K)` samples, in order.
     """
     check_input(x)
     survey(model)
@@ -135,8 +138,7 @@ def iter_templates(model: nn.Module, x: Tensor, *, chunk: int = CHUNK) -> Iterat
         raise ValueError(f"chunk={chunk}; expected how many templates to compute at a time")
     with judged(model):
         classes = class_count(model, x[:1])
-        for part in torch.split(x, max(1, chunk // classes)):
-            yield _templates(model, part.detach(), chunk)
+    return _each(model, x.detach(), max(1, chunk // classes), chunk)
 
 
 def optimal_templates(x: Tensor, y: Tensor, classes: int, energy: float | Tensor = 1.0) -> Tensor:
@@ -158,7 +160,8 @@ def optimal_templates(x: Tensor, y: Tensor, classes: int, energy: float | Tensor
         `[N, K, C, *S]`.
 
     Raises:
-        ValueError: a class out of range, fewer than two classes, or an input that is zero.
+        ValueError: a class out of range, fewer than two classes, an input that is zero,
+            or a negative energy.
     """
     if classes < 2:
         raise ValueError(f"{classes} classes; templates compete where there are two at least")
@@ -168,6 +171,8 @@ def optimal_templates(x: Tensor, y: Tensor, classes: int, energy: float | Tensor
     if not bool((norm > 0).all()):
         raise ValueError("an input is zero: no template is the best match for it")
     energy = torch.as_tensor(energy, dtype=x.dtype, device=x.device).expand_as(norm)
+    if not bool((energy >= 0).all()):
+        raise ValueError(f"the energy is {energy.tolist()}; expected numbers from 0")
     scale = -(energy / (classes * (classes - 1))).sqrt()[:, None].repeat(1, classes)
     scale[torch.arange(len(x), device=x.device), y] = ((classes - 1) / classes * energy).sqrt()
     unit = x / norm.view(-1, *[1] * (x.ndim - 1))
@@ -196,6 +201,13 @@ def jacobian_rows(outputs: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     return batched
 
 
+def _each(model: nn.Module, x: Tensor, few: int, chunk: int) -> Iterator[Templates]:
+    for part in torch.split(x, few):
+        with judged(model):  # between two parts the network is in the caller's mode
+            found = _templates(model, part, chunk)
+        yield found
+
+
 def _one_by_one(outputs: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     rows: Tensor | None = None
     for r, weight in enumerate(weights):
@@ -214,7 +226,7 @@ def _templates(model: nn.Module, x: Tensor, chunk: int) -> Templates:
     start = x.clone().requires_grad_()
     scale = torch.ones((), dtype=x.dtype, device=x.device, requires_grad=True)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        logits = _with_biases_times(scale, model, start)
+        logits = _with_biases_times(scale, model, start.clone())  # it may be changed in place
         check_logits(logits, x)
         if not logits.requires_grad:
             raise independent("the input")
@@ -232,15 +244,15 @@ def _templates(model: nn.Module, x: Tensor, chunk: int) -> Templates:
 def _with_biases_times(scale: Tensor, model: nn.Module, x: Tensor) -> Tensor:
     """The logits, where every bias β is `scale · β`; `scale` is 1."""
     handles: list[RemovableHandle] = []
-    normed: set[str] = set()
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and module.running_mean is not None:
-            normed.add(f"{name}.bias" if name else "bias")
+    normed: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, _NormBase) and module.running_mean is not None:
+            normed.add(id(module.bias))
             handles.append(module.register_forward_hook(_shift(scale)))
     biases = {
         name: scale.to(value.dtype) * value.detach()
-        for name, value in model.named_parameters(remove_duplicate=False)
-        if name.rpartition(".")[2].startswith("bias") and name not in normed
+        for name, value in model.named_parameters()
+        if _is_bias(name) and id(value) not in normed
     }
     try:
         logits: Tensor = functional_call(model, biases, (x,))
@@ -248,6 +260,11 @@ def _with_biases_times(scale: Tensor, model: nn.Module, x: Tensor) -> Tensor:
         for handle in handles:
             handle.remove()
     return logits
+
+
+def _is_bias(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return last.startswith("bias") or last.endswith("bias")
 
 
 def _shift(scale: Tensor) -> Callable[..., Tensor]:
@@ -280,7 +297,7 @@ def _derivative(logits: Tensor, scale: Tensor) -> Tensor:
 def class_count(model: nn.Module, x: Tensor) -> int:
     """K, by what the network gives; ValueError where that is not `[N, K]`."""
     with torch.no_grad():
-        logits = model(x)
+        logits = model(x.clone())
     check_logits(logits, x)
     return int(logits.shape[1])
 
