@@ -136,9 +136,11 @@ def iter_templates(model: nn.Module, x: Tensor, *, chunk: int = CHUNK) -> Iterat
     survey(model)
     if chunk < 1:
         raise ValueError(f"chunk={chunk}; expected how many templates to compute at a time")
-    with judged(model):
-        classes = class_count(model, x[:1])
-    return _each(model, x.detach(), max(1, chunk // classes), chunk)
+    few = 1
+    if len(x) > 1:
+        with judged(model):
+            few = max(1, chunk // class_count(model, x[:1]))
+    return _each(model, x.detach(), few, chunk)
 
 
 def optimal_templates(x: Tensor, y: Tensor, classes: int, energy: float | Tensor = 1.0) -> Tensor:
