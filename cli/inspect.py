@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from .options import ANY_PATH, common, warn
 
@@ -75,6 +76,10 @@ def command(
             return 0
         if not paths:
             raise SettingError("give a RUN, and recordings to look at it with, or --compare")
+        context = click.get_current_context()
+        for name in ("split", "samples", "store"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise SettingError(f"--{name} is for --compare; leave it out")
         from birdinv.inspection.page import inspect
 
         page, inputs, problems = inspect(
@@ -86,7 +91,8 @@ def command(
         fooled = "no change found that fools it"
         if one.fooled:
             other = one.classes[int(one.flips.after[0])]
-            fooled = f"{other} after a change of {float(one.flips.level_db[0]):.1f} dB"
+            level = f"{float(one.flips.level_db[0]):.1f} dB".replace("-", "−")
+            fooled = f"{other} after a change of {level}"
         click.echo(f"{one.subject.name}{where}: {said}, {fooled}")
     click.echo(f"page: {page}")
     return 3 if problems else 0

@@ -346,7 +346,6 @@ def test_a_store_that_has_moved_may_be_named(place, tmp_path, unstretched):
     ("change", "what"),
     [
         ({"store_hash": "another"}, "stores"),
-        ({"split_hash": "another"}, "splits into training, validation and test"),
         ({"dataset": "mnist"}, "data sets"),
         ({"classes": ["noise", "robin"]}, "classes"),
     ],
@@ -355,9 +354,59 @@ def test_runs_on_different_data_are_refused(place, tmp_path, monkeypatch, change
     shutil.copytree(place / "other", tmp_path / "changed")
     edit(tmp_path / "changed/run.json", lambda info: info.update(change))
     monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("it was begun"))
-    sentence = f"differ in their {what}: compare runs that were trained and tested on the same data"
+    sentence = f"differ in their {what}: compare runs that are tested on the same data"
     with pytest.raises(BirdinvError, match=sentence):
         compare_runs((place / "run", tmp_path / "changed"), samples=4)
+
+
+def test_runs_that_are_tested_on_other_recordings_are_refused(place, tmp_path):
+    shutil.copytree(place / "other", tmp_path / "changed")
+    table = tmp_path / "changed/split.csv"
+    table.write_text(table.read_text().replace(",valid,", ",unused,", 1))
+    with pytest.raises(BirdinvError, match="differ in their valid sets: compare runs that"):
+        compare_runs((place / "run", tmp_path / "changed"), samples=4)
+
+
+def test_runs_that_learned_from_other_recordings_are_each_measured_on_their_own(
+    place, tmp_path, unstretched
+):
+    shutil.copytree(place / "other", tmp_path / "fewer")
+    table = tmp_path / "fewer/split.csv"
+    lines = table.read_text().splitlines()
+    last = max(n for n, line in enumerate(lines) if ",labelled," in line)
+    lines[last] = lines[last].replace(",labelled,", ",unused,")
+    table.write_text("\n".join(lines) + "\n")
+    edit(tmp_path / "fewer/run.json", lambda info: info.update(split_hash="another"))
+    both = compare_runs((place / "other", tmp_path / "fewer"), samples=4)
+    assert both.a.measures["segment_accuracy"] == both.b.measures["segment_accuracy"]
+    model = load_model(tmp_path / "fewer")[0]
+    segments = Segments(Store(place / "store"), read_roles(tmp_path / "fewer")["labelled"])
+    which = np.arange(len(segments))
+    with torch.no_grad():
+        right = model(segments.inputs(which)).argmax(dim=1) == segments.classes(which)
+    assert both.b.measures["training_accuracy"] == pytest.approx(float(right.double().mean()))
+
+
+def test_silent_samples_are_left_out_and_counted(place, monkeypatch, unstretched):
+    inputs = Segments.inputs
+
+    def with_silence(self, which, change=None):
+        x = inputs(self, which, change)
+        x[np.asarray(which) == 0] = 0.0
+        return x
+
+    monkeypatch.setattr(Segments, "inputs", with_silence)
+    found = compare_runs((place / "run", place / "run"), samples=4)
+    assert (found.samples, found.silent) == (3, 1)
+    assert found.a.measures["reconstruction"] > 0
+    assert "without 1 that are silent" in comparison_text(found)
+
+
+def test_legends_have_the_names_as_they_are(found):
+    odd = replace(found, a=replace(found.a, name="_run"), b=replace(found.b, name=r"$\x$"))
+    for axis in comparison_page.curves_picture(odd).axes:
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == ["_run", r"$\x$"]
+        axis.figure.canvas.draw()
 
 
 def test_a_run_on_images_beside_one_on_recordings_is_refused(place):

@@ -303,6 +303,23 @@ def test_whatever_the_names_no_file_is_written_elsewhere(evil, place):
     assert not list(place.parent.rglob("*escaped")) and not list(place.glob("sounds"))
 
 
+def test_recordings_of_one_name_have_sounds_of_their_own(place, tmp_path, quick):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(place / "long.wav", tmp_path / folder / "long.wav")
+    twice = [tmp_path / folder / "long.wav" for folder in ("a", "b")]
+    looked(place / "run", twice[:1], tmp_path / "one", at_s=0.2)
+    looked(place / "run", twice, tmp_path / "two", at_s=0.2)
+    one, two = (len(list((tmp_path / name / "sounds").iterdir())) for name in ("one", "two"))
+    assert two == 2 * one > 0
+
+
+def test_where_no_class_is_an_event_the_surest_of_all_is_taken(place, tmp_path):
+    classes = load_model(place / "run")[1].classes
+    model = described(place / "run/model", tmp_path / "model", non_events=classes)
+    assert recording_subject(model, place / "long.wav").x.shape[0] == 1
+
+
 def test_a_recording_above_the_folder_leaves_its_sounds_within(here, place, quick):
     (here / "below").mkdir()
     inspect(place / "run", [here / "below/../long.wav"], here / "below/out")
@@ -604,7 +621,8 @@ def test_a_run_on_padded_images_takes_them_without_their_border(tmp_path):
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("wide.png", 1, "wide.png has 30 × 18 pixels, and the network takes 20 × 20; scale it"),
+        ("wide.png", 4, "wide.png has 30 × 18 pixels, and the network takes 20 × 20; scale it"),
+        ("blank.png", 4, "blank.png is of one colour: there is nothing to see"),
         ("text.png", 4, "text.png is no picture; give PNG or JPEG files"),
         ("cut.png", 4, "cut.png cannot be read: "),
         ("gone.png", 4, "gone.png cannot be read: "),
@@ -613,6 +631,7 @@ def test_a_run_on_padded_images_takes_them_without_their_border(tmp_path):
 )
 def test_what_is_no_image_of_the_right_size_is_refused(here, run, name, code, said):
     png(here / "wide.png", pixels_of(18, 30))
+    png(here / "blank.png", np.full((20, 20), 77, np.uint8))
     (here / "text.png").write_text("field notes")
     whole = png(here / "whole.png", pixels_of(20, 20)).read_bytes()
     (here / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -637,10 +656,12 @@ def test_without_images_the_first_test_image_of_each_class_is_looked_at(
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("inspect images whole.png --at 1", 1, "images, which have no --at; leave it out"),
-        ("inspect images --at 0", 1, "was trained on images, which have no --at; leave it out"),
+        ("inspect images whole.png --at 1", 2, "images, which have no --at; leave it out"),
+        ("inspect images --at 0", 2, "was trained on images, which have no --at; leave it out"),
         ("inspect images/model", 1, "says of no data set where to find test images; give images"),
-        ("inspect run", 1, "run was trained on recordings: give one or more to look at it with"),
+        ("inspect run", 2, "run was trained on recordings: give one or more to look at it with"),
+        ("inspect run long.wav --split test", 2, "--split is for --compare; leave it out"),
+        ("inspect run long.wav --samples 9", 2, "--samples is for --compare; leave it out"),
         ("inspect run long.wav --at -1", 2, "--at is -1; give seconds from the start"),
         ("inspect", 2, "give a RUN, and recordings to look at it with, or --compare"),
         ("inspect store long.wav", 1, "expected a model folder or a run made by"),

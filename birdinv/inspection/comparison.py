@@ -23,11 +23,12 @@ from birdinv.spline.adversarial import robustness_curve, smallest_flips
 from birdinv.spline.boundaries import boundary_distance
 from birdinv.spline.lipschitz import Lipschitz
 from birdinv.spline.measures import Generalisation
-from birdinv.spline.regions import Code, blocks, codes, count_regions
+from birdinv.spline.regions import blocks, codes, count_regions
 from birdinv.spline.templates import iter_templates
 from birdinv.threads import cpu_threads
 from birdinv.training.config import TrainConfig
 from birdinv.training.learner import fresh_model
+from birdinv.training.partition import read_roles
 from birdinv.training.scoring import log_probabilities, samples_of_run
 
 LEVELS_DB = tuple(float(level) for level in range(-80, 1, 4))
@@ -69,6 +70,7 @@ class Comparison:
     Attributes:
         split: "valid" or "test".
         samples: how many were looked into.
+        silent: how many more were to be, and have nothing in them.
         classes: the K names.
         borders: where in the matrices of distances the next class begins.
     """
@@ -77,6 +79,7 @@ class Comparison:
     b: Inside
     split: str
     samples: int
+    silent: int
     classes: list[str]
     borders: list[int]
 
@@ -85,6 +88,7 @@ class Comparison:
         return {
             "split": self.split,
             "samples": self.samples,
+            "silent": self.silent,
             "levels_db": list(LEVELS_DB),
             "runs": {
                 key: {
@@ -111,7 +115,7 @@ def compare_runs(
     output: Path | None = None,
     step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
-    """Measures two runs that were trained and are judged on the same data.
+    """Measures two runs that are judged on the same samples.
 
     Args:
         runs: the two.
@@ -122,7 +126,7 @@ def compare_runs(
         step: told (steps done, steps in all).
 
     Raises:
-        BirdinvError: no such runs or data, runs on different data or splits, or of other classes.
+        BirdinvError: no such runs or data, or runs that are judged on different samples.
         SettingError: fewer than two samples.
     """
     if samples < 2:
@@ -130,18 +134,14 @@ def compare_runs(
     if output is not None:
         require_new(output, "comparison")
     infos = [read_json(run / "run.json", "a run made by `birdinv train`") for run in runs]
-    for key, what in _SAME.items():
-        values = [info.get(key) for info in infos]
-        if values[0] != values[1]:
-            raise BirdinvError(
-                f"{runs[0]} and {runs[1]} differ in their {what}: compare runs that were trained "
-                "and tested on the same data"
-            )
+    _require_same_samples(runs, infos, split)
     given = Store(store) if store is not None else None
     judged = samples_of_run(runs[0], split, store=given, root=root)
-    learned = samples_of_run(runs[0], "labelled", store=given, root=root)
     count = min(samples, len(judged))
-    which = np.arange(count) * len(judged) // count
+    spread = np.arange(count) * len(judged) // count
+    which = spread[judged.inputs(spread).flatten(1).any(dim=1).numpy()]
+    if len(which) < 2:
+        raise BirdinvError(f"of {count} samples of the {split} set all but {len(which)} are silent")
     matrix, borders = _some_of_each_class(judged)
     names = [run.resolve().name for run in runs]
     if names[0] == names[1]:  # seed-0 of two rows
@@ -153,17 +153,30 @@ def compare_runs(
             step(number * STAGES + done, 2 * STAGES)
 
         with cpu_threads(1):
+            learned = samples_of_run(run, "labelled", store=given, root=root)
             found.append(_inside(run, info, name, (judged, learned), which, matrix, tell))
-    classes = [str(each) for each in infos[0].get("classes", [])]
-    return Comparison(found[0], found[1], split, count, classes, borders)
+    classes = load_model(runs[0])[1].classes
+    silent = count - len(which)
+    return Comparison(found[0], found[1], split, len(which), silent, classes, borders)
 
 
-_SAME = {  # entries of run.json, and what they are
-    "classes": "classes",
-    "store_hash": "stores",
-    "split_hash": "splits into training, validation and test",
-    "dataset": "data sets",
-}
+_SAME = {"classes": "classes", "store_hash": "stores", "dataset": "data sets"}  # of run.json
+
+
+def _require_same_samples(runs: tuple[Path, Path], infos: list[dict[str, Any]], split: str) -> None:
+    """That both runs are judged on the same; what they have learned from may differ."""
+    differ = [what for key, what in _SAME.items() if infos[0].get(key) != infos[1].get(key)]
+    if not differ and "store_hash" in infos[0]:
+        roles = [read_roles(run)[split] for run in runs]
+        differ = [f"{split} sets"] if roles[0] != roles[1] else []
+    elif not differ and split == "valid":  # a test set of images is one and the same
+        hashes = [info.get("split_hash") for info in infos]
+        differ = ["validation sets"] if hashes[0] != hashes[1] else []
+    if differ:
+        raise BirdinvError(
+            f"{runs[0]} and {runs[1]} differ in their {differ[0]}: compare runs that are tested on "
+            "the same data"
+        )
 
 
 def _inside(
@@ -265,11 +278,7 @@ def _distances(
     config = TrainConfig(**{k: v for k, v in info["config"].items() if k in _FIELDS})
     fresh = fresh_model(config, int(sizes["classes"]), tuple(sizes["shape"]))
     before, after = codes(fresh, x), codes(model, x)
-    pairs = {
-        name: (_matrix(before[name]), _matrix(code))
-        for name, code in after.items()
-        if name in before
-    }
+    pairs = {n: (before[n].distances().numpy(), c.distances().numpy()) for n, c in after.items()}
     means = {name: blocks(code.distances(), y) for name, code in after.items()}
     within = {name: finite(pair[0]) for name, pair in means.items()}
     between = {name: finite(pair[1]) for name, pair in means.items()}
@@ -277,11 +286,6 @@ def _distances(
 
 
 _FIELDS = TrainConfig.__dataclass_fields__
-
-
-def _matrix(code: Code) -> np.ndarray:
-    found: np.ndarray = code.distances().numpy()
-    return found
 
 
 def _some_of_each_class(samples: Source) -> tuple[np.ndarray, list[int]]:

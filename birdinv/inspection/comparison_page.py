@@ -11,7 +11,7 @@ import numpy as np
 from birdinv.files import whole_folder, write_json
 from birdinv.inspection.comparison import LEVELS_DB, Comparison, Inside
 from birdinv.inspection.figures import brackets
-from birdinv.reporting.figures import COLOURS, WIDTH, printable
+from birdinv.reporting.figures import COLOURS, WIDTH, name_curves, printable
 from birdinv.reporting.markup import escaped, picture_of, table_of, write_page
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def write_comparison(found: Comparison, output: Path) -> Path:
 def comparison_text(found: Comparison) -> str:
     """The measures as a table of 78 columns."""
     a, b = found.a, found.b
-    lines = [f"{found.samples} samples of the {found.split} set", f"A: {a.name}", f"B: {b.name}"]
+    samples = f"{found.samples} samples of the {found.split} set{_silent(found)}"
+    lines = [samples, f"A: {a.name}", f"B: {b.name}"]
     lines.append(f"{'':<28} {'A':>9} {'B':>9}  how to read it")
     for key, (title, kind, note) in MEASURES.items():
         values = [printed(one.measures.get(key), kind) for one in (a, b)]
@@ -121,8 +122,14 @@ def _summary(found: Comparison) -> str:
         f"Two networks on the same {found.samples} samples of the {found.split} set, of "
         f"{len(found.classes)} classes: A is <b>{escaped(found.a.name)}</b>, B is "
         f"<b>{escaped(found.b.name)}</b>. Accuracies are of all of that set, everything else is of "
-        "these samples."
+        f"these samples{_silent(found)}."
     )
+
+
+def _silent(found: Comparison) -> str:
+    if not found.silent:
+        return ""
+    return f", without {found.silent} that are silent or of one colour"
 
 
 def curves_picture(found: Comparison) -> Figure:
@@ -133,13 +140,13 @@ def curves_picture(found: Comparison) -> Figure:
     axis = figure.subplots()
     for one, colour in ((found.a, COLOURS[0]), (found.b, COLOURS[1])):
         shares = 100 * np.array(one.robustness)
-        axis.plot(LEVELS_DB, shares, "-o", ms=3, color=colour, label=printable(one.name, 50))
+        axis.plot(LEVELS_DB, shares, "-o", ms=3, color=colour, label="run")
     axis.set_ylim(-3, 103)
     axis.set_xlabel("Level of the change beside the input (dB)")
     axis.set_ylabel("Still named right (%)")
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False)
+    name_curves(axis, [found.a.name, found.b.name])
     return figure
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from birdinv.inspection.filters import Filters
-from birdinv.reporting.figures import COLOURS, WIDTH, printable, show_image
+from birdinv.reporting.figures import COLOURS, WIDTH, name_curves, printable, show_image
 from birdinv.spline.lipschitz import Lipschitz
 
 if TYPE_CHECKING:
@@ -141,11 +141,13 @@ def brackets(found: Sequence[tuple[str, Lipschitz]]) -> Figure:
 
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axis = figure.subplots()
+    names = []
     for (name, one), colour in zip(found, COLOURS, strict=False):
         bounds = [1.0, *(layer.so_far for layer in one.layers)]
-        axis.plot(range(len(bounds)), bounds, "-o", ms=3, color=colour, label=f"{name}: upper")
+        axis.plot(range(len(bounds)), bounds, "-o", ms=3, color=colour, label="upper")
         end = len(bounds) - 1
-        axis.plot([end], [one.lower], "v", ms=7, color=colour, label=f"{name}: lower")
+        axis.plot([end], [one.lower], "v", ms=7, color=colour, label="lower")
+        names += [f"{name}: upper", f"{name}: lower"]
         axis.plot([end, end], [one.lower, one.upper], ":", color=colour, linewidth=1)
     axis.set_yscale("log")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -153,7 +155,7 @@ def brackets(found: Sequence[tuple[str, Lipschitz]]) -> Figure:
     axis.set_ylabel("Stretch, at most")
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False)
+    name_curves(axis, names)
     return figure
 
 

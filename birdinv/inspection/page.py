@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from birdinv.errors import BirdinvError, NothingReadable
+from birdinv.errors import NothingReadable, SettingError
 from birdinv.files import require_new, whole_folder, write_json
 from birdinv.inspection import figures
 from birdinv.inspection.filters import by_frequency, first_kernels
@@ -63,9 +63,9 @@ def inspect(
     require_new(output, "page")
     model, description = load_model(run)
     if description.hearing is not None and not inputs:
-        raise BirdinvError(f"{run} was trained on recordings: give one or more to look at it with")
+        raise SettingError(f"{run} was trained on recordings: give one or more to look at it with")
     if description.hearing is None and at_s is not None:
-        raise BirdinvError(f"{run} was trained on images, which have no --at; leave it out")
+        raise SettingError(f"{run} was trained on images, which have no --at; leave it out")
     subjects, problems = _subjects(run, description, inputs, at_s, root, tell)
     total = len(subjects) + 1
     found: list[Finding] = []

@@ -100,6 +100,9 @@ def _sound_section(one: Finding, folder: Path, rate: int) -> Iterator[str]:
     stem = safe_name(Path(subject.name).stem)[:80] or "input"
     if subject.start_s is not None:
         stem += f"-{subject.start_s:.2f}s"
+    taken = {path.name for path in folder.glob(f"{SOUNDS}/*-input.wav")}
+    numbers = (f"{stem}-{n}" for n in range(2, len(taken) + 3))  # of a name in several folders
+    stem = next(each for each in (stem, *numbers) if f"{each}-input.wav" not in taken)
     x = subject.x[0, 0].numpy()
     x_hat = found.reconstruction[0, 0].numpy()
     sounds = [("input", "the sound", x), ("reconstruction", "its reconstruction", x_hat)]

@@ -59,7 +59,8 @@ def recording_subject(run: Path, path: Path, at_s: float | None = None) -> Subje
     start = _surest(listener, path) if at_s is None else round(at_s * rate)
     samples = _stretch(path, start, segment, rate)
     if len(samples) < segment:  # as in `predict`
-        samples = np.pad(samples, (0, segment - len(samples)), constant_values=int(samples.mean()))
+        level = int(np.rint(samples.mean()))
+        samples = np.pad(samples, (0, segment - len(samples)), constant_values=level)
     x = normalise(torch.from_numpy(samples.astype(np.float32))[None, None])
     if not bool(x.any()):
         raise NothingReadable(f"{path} is silent at {start / rate:.2f} s: there is nothing to see")
@@ -75,8 +76,9 @@ def image_subjects(
         root: where the data set lies; None = where it lay when the run began.
 
     Raises:
-        BirdinvError: an image that cannot be read or has another size than the network takes, or
-            no images and no run to say what data set to take them from.
+        NothingReadable: an image that cannot be read, is of one colour, or has another size than
+            the network takes.
+        BirdinvError: no images and no run to say what data set to take them from.
     """
     channels, height, width = (int(n) for n in description.sizes["shape"])
     info = read_json(run / "run.json", "a run") if (run / "run.json").exists() else {}
@@ -84,7 +86,10 @@ def image_subjects(
     for path in paths:
         pixels = _pixels(path, channels, height - 2 * pad, width - 2 * pad)
         x = torch.nn.functional.pad(torch.from_numpy(pixels), [pad] * 4)
-        yield Subject(path.name, normalise(x[None]))
+        x = normalise(x[None])
+        if not bool(x.any()):
+            raise NothingReadable(f"{path} is of one colour: there is nothing to see")
+        yield Subject(path.name, x)
     if paths:
         return
     if "dataset" not in info:
@@ -104,6 +109,7 @@ def image_subjects(
 def _surest(listener: Listener, path: Path) -> int:
     """The first sample of the window with the highest score of an event."""
     events = [k for k, name in enumerate(listener.classes) if name not in listener.non_events]
+    events = events or list(range(len(listener.classes)))
     best, start = -1.0, 0
     scored = listener.hear(path)
     with cpu_threads(1):
@@ -149,7 +155,7 @@ def _pixels(path: Path, channels: int, height: int, width: int) -> np.ndarray:
         with Image.open(path) as image:
             size = image.size
             if size != (width, height):
-                raise BirdinvError(
+                raise NothingReadable(
                     f"{path} has {size[0]} × {size[1]} pixels, and the network takes {width} × "
                     f"{height}; scale it first"
                 )

@@ -160,6 +160,17 @@ def show_image(axis: Axes, picture: np.ndarray) -> None:
     axis.imshow(grey, cmap="gray", vmin=-largest, vmax=largest, interpolation="nearest")
 
 
+def name_curves(axis: Axes, names: Sequence[str]) -> None:
+    """A legend for the labelled curves of an axis, in their order, of names as they are.
+
+    Labels that begin with _ matplotlib would leave out, and set what stands between two $.
+    """
+    lines = [line for line in axis.get_lines() if not str(line.get_label()).startswith("_")]
+    legend = axis.legend(lines, [str(n) for n in range(len(names))], fontsize=8, frameon=False)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=printable(name, 50), parse_math=False)
+
+
 def floating_samples(waveform: np.ndarray) -> np.ndarray:
     """The samples [T] as float32; 16-bit integers are divided by 2¹⁵.
 
