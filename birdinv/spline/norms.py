@@ -100,13 +100,13 @@ def spectral_norm(
 
 
 def of_matrix(weight: Tensor) -> Norm:
-    """Of `x ↦ W x`, from its singular values.
+    """Of `x ↦ W x`, from the eigenvalues of `WWᵀ` or `WᵀW`, whichever is smaller.
 
     Args:
         weight: `[O, I]`.
     """
-    weight = weight.double()
-    value = float(torch.linalg.matrix_norm(weight, 2)) if weight.numel() else 0.0
+    weight = weight.detach().double()
+    value = _largest_singular(weight) if weight.numel() else 0.0
     return Norm(value, value, float(weight.norm()))
 
 
@@ -212,7 +212,12 @@ def _at_all_frequencies(
         weight = weight.reshape(split).movedim(d + 3, 2).flatten(1, 2)
     spectrum = torch.fft.rfftn(weight, s=grid)
     matrices = spectrum.flatten(2).permute(2, 0, 1)
-    small = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mH
+    return _largest_singular(matrices)
+
+
+def _largest_singular(matrices: Tensor) -> float:
+    """Of one or many `[…, O, I]`, the largest: only the smaller side is taken to pieces."""
+    small = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mH
     return float(torch.linalg.eigvalsh(small @ small.mH).amax().clamp(min=0).sqrt())
 
 
