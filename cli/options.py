@@ -91,7 +91,7 @@ def _as_typed(value: Any, option: click.Option) -> Any:
         return value
     if isinstance(value, list):
         texts = [str(item) for item in value]
-        return texts if option.multiple else ",".join(texts)
+        return texts if option.multiple or option.nargs != 1 else ",".join(texts)
     return [str(value)] if option.multiple else str(value)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from birdinv_cli.main import main
+from safetensors.torch import save_file
 from small import contents
 from small_runs import edit, image_runs, recording_runs
 from small_runs import tested as tested
@@ -282,19 +283,21 @@ def test_distances_are_those_of_the_network_before_and_after_training(seen, when
             assert not np.array_equal(here, there)
 
 
-def test_within_and_between_are_the_means_of_the_blocks_after_training(seen):
+def test_within_and_between_are_the_means_of_the_blocks_before_training_and_after(seen):
     _, y = sorted_samples(seen)
     same = y[:, None] == y
-    for name, (_, after) in seen.one.distances.items():
-        off = ~np.eye(len(y), dtype=bool)
-        assert seen.one.within[name] == pytest.approx(after[same & off].mean())
-        assert seen.one.between[name] == pytest.approx(after[~same].mean())
+    off = ~np.eye(len(y), dtype=bool)
+    for name, pair in seen.one.distances.items():
+        means = seen.one.sorting[name]
+        for matrix, when in zip(pair, ("_before", ""), strict=True):
+            assert means[f"within{when}"] == pytest.approx(matrix[same & off].mean())
+            assert means[f"between{when}"] == pytest.approx(matrix[~same].mean())
 
 
 def test_a_run_beside_itself_gives_two_equal_columns(place, found, unstretched):
     twice = compare_runs((place / "run", place / "run"), samples=SAMPLES)
     a, b = twice.a, twice.b
-    for name in ("measures", "robustness", "active", "regions", "within", "between", "name"):
+    for name in ("measures", "robustness", "active", "regions", "sorting", "name"):
         assert getattr(a, name) == getattr(b, name), name
     for name, pair in a.distances.items():
         for one, other in zip(pair, b.distances[name], strict=True):
@@ -387,6 +390,21 @@ def test_runs_that_learned_from_other_recordings_are_each_measured_on_their_own(
     assert both.b.measures["training_accuracy"] == pytest.approx(float(right.double().mean()))
 
 
+def test_a_network_without_templates_is_compared_too(place, tmp_path, unstretched):
+    model = load_model(place / "run")[0]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    shutil.copytree(place / "run", tmp_path / "dead")
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, tmp_path / "dead/model/model.safetensors")
+    found = compare_runs((place / "run", tmp_path / "dead"), samples=4)
+    assert found.b.measures["optimal"] is None
+    write_comparison(found, tmp_path / "out")
+    text = (tmp_path / "out/comparison.json").read_text("utf-8")
+    assert json.loads(text)["runs"]["b"]["measures"]["optimal"] is None
+
+
 def test_silent_samples_are_left_out_and_counted(place, monkeypatch, unstretched):
     inputs = Segments.inputs
 
@@ -459,8 +477,9 @@ def test_the_page_holds_the_measures_of_both_and_how_to_read_them(written, found
     text = Page(written).text
     for name, (title, kind, note) in MEASURES.items():
         values = [printed(one.measures[name], kind) for one in (found.a, found.b)]
-        assert f"{title} {values[0]} {values[1]} {note}" in text
-    assert f"Two networks on the same {SAMPLES} samples of the valid set, of 3 classes" in text
+        assert f"{title}: {note} {values[0]} {values[1]}" in text
+    assert "Two networks of 3 classes: A is run" in text
+    assert f"All else is of {SAMPLES} samples, evenly spread" in text
     for letter, one in (("A", found.a), ("B", found.b)):
         for name, count in one.regions.items():
             active = one.active.get(name)
@@ -476,8 +495,10 @@ def test_the_json_has_every_measure_of_both_runs(written, found):
         entry = numbers["runs"][key]
         assert entry["name"] == one.name and set(entry["measures"]) == set(MEASURES)
         assert entry["measures"] == one.measures and None not in entry["measures"].values()
-        for name in ("robustness", "active", "regions", "within", "between"):
+        for name in ("robustness", "active", "regions", "sorting"):
             assert entry[name] == getattr(one, name) and entry[name], name
+        assert entry["lipschitz"]["paper"] == one.bracket.paper
+        assert len(entry["lipschitz"]["layers"]) == len(one.bracket.layers) > 5
 
 
 def test_the_text_has_a_line_a_measure_and_80_columns(found):
@@ -501,11 +522,13 @@ def test_the_text_has_80_columns_for_the_widest_numbers(found):
 
 def test_what_is_not_known_is_a_dash_and_null(found, tmp_path):
     one = replace(
-        found.a, bracket=None, measures={**dict.fromkeys(MEASURES), "segment_accuracy": 0.5}
+        found.a,
+        bracket="the layer <b>",
+        measures={**dict.fromkeys(MEASURES), "segment_accuracy": 0.5},
     )
     page = write_comparison(replace(found, a=one, b=one), tmp_path / "out")
-    assert "Stretch, at most – – from the layers' norms" in Page(page).text
-    assert "Lipschitz" not in Page(page).text
+    assert "Stretch, at most: from the layers' norms – –" in Page(page).text
+    assert "No bound is known: the layer <b>." in Page(page).text
     numbers = json.loads((tmp_path / "out/comparison.json").read_text("utf-8"))
     assert numbers["runs"]["a"]["measures"]["flip_db"] is None
     assert comparison_text(replace(found, a=one)).count("–") == len(MEASURES) - 1
@@ -570,7 +593,7 @@ def test_runs_on_images_are_compared_too(place, tmp_path, tested):
         assert one.measures["lipschitz_lower"] <= one.measures["lipschitz_upper"]
         assert set(one.measures) == set(MEASURES)
     page = write_comparison(found, tmp_path / "out")
-    assert "samples of the test set" in Page(page).text
+    assert "Accuracies are of all of the test set" in Page(page).text
     assert max(map(len, comparison_text(found).splitlines())) <= 80
 
 

@@ -303,6 +303,24 @@ def test_whatever_the_names_no_file_is_written_elsewhere(evil, place):
     assert not list(place.parent.rglob("*escaped")) and not list(place.glob("sounds"))
 
 
+def test_what_is_passed_over_or_partly_read_is_3_and_on_the_page(here, run, place, quick):
+    whole = (place / "long.wav").read_bytes()
+    (here / "cut.wav").write_bytes(whole[: len(whole) * 2 // 3])
+    (here / "text.wav").write_text("field notes")
+    code, _, err = run("inspect run cut.wav text.wav -o out")
+    assert code == 3 and "cut.wav is partial: " in err and "text.wav" in err
+    text = Page(here / "out/inspection.html").text
+    numbers = json.loads((here / "out/inspection.json").read_text("utf-8"))
+    assert "cut.wav is partial: " in text and "text.wav" in text
+    assert len(numbers["problems"]) == 2
+    assert numbers["inputs"][0]["note"].startswith("cut.wav is partial: ")
+
+
+def test_filters_are_in_the_numbers_by_rising_pitch(plain):
+    pitches = [each["centre_hz"] for each in plain.numbers["first_layer"]]
+    assert len(pitches) > 1 and pitches == sorted(pitches)
+
+
 def test_recordings_of_one_name_have_sounds_of_their_own(place, tmp_path, quick):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

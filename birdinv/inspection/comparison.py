@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from birdinv.data.batches import Source
 from birdinv.errors import BirdinvError, SettingError
 from birdinv.evaluation import evaluate
 from birdinv.files import read_json, require_new
-from birdinv.inspection.findings import bracket, finite
+from birdinv.inspection.findings import bracket, bracket_numbers, finite
 from birdinv.networks.saved import load_model
 from birdinv.spline.adversarial import robustness_curve, smallest_flips
 from birdinv.spline.boundaries import boundary_distance
@@ -32,9 +32,19 @@ from birdinv.training.partition import read_roles
 from birdinv.training.scoring import log_probabilities, samples_of_run
 
 LEVELS_DB = tuple(float(level) for level in range(-80, 1, 4))
+SEARCHED = 8  # samples that the search for a stretch begins at
 EACH_CLASS = 12  # inputs of a class in the matrices of distances
 BATCH = 64
 STAGES = 6  # of a look at one run, told as progress
+
+
+class Sorting(TypedDict):
+    """Mean distances of the codes of two inputs of one class, and of different ones."""
+
+    within_before: float | None
+    between_before: float | None
+    within: float | None
+    between: float | None
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,9 @@ class Inside:
         robustness: the share named right under steps of `LEVELS_DB`.
         active: of each nonlinearity, the mean share of active units.
         regions: of each code, how many regions the samples visit, of that layer alone.
-        within, between: of each code, the mean distance of inputs of one class, and of two.
-        bracket: None where no bound is known.
+        sorting: of each code, mean distances within classes and between them, before training
+            and after.
+        bracket: or the sentence that says why no bound is known.
         distances: of each code, `[M, M]` before and after training, inputs sorted by class.
     """
 
@@ -57,9 +68,8 @@ class Inside:
     robustness: list[float]
     active: dict[str, float]
     regions: dict[str, int]
-    within: dict[str, float | None]
-    between: dict[str, float | None]
-    bracket: Lipschitz | None
+    sorting: dict[str, Sorting]
+    bracket: Lipschitz | str
     distances: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -97,8 +107,8 @@ class Comparison:
                     "robustness": one.robustness,
                     "active": one.active,
                     "regions": one.regions,
-                    "within": one.within,
-                    "between": one.between,
+                    "sorting": one.sorting,
+                    "lipschitz": bracket_numbers(one.bracket),
                 }
                 for key, one in (("a", self.a), ("b", self.b))
             },
@@ -216,24 +226,15 @@ def _inside(
     codes_of_x = codes(model, x)
     active = {n: float(c.active.mean()) for n, c in codes_of_x.items() if c.slopes is not None}
     visited = count_regions(model, torch.split(x, BATCH)).layers
-    distances, within, between = _distances(model, description.sizes, info, judged, matrix)
+    distances, sorting = _distances(model, description.sizes, info, judged, matrix)
     tell(5)
-    bound = bracket(model, description.sizes["shape"], x[:8])
-    known = None if isinstance(bound, str) else bound
-    measures["lipschitz_lower"] = known.lower if known else None
-    measures["lipschitz_upper"] = known.upper if known else None
+    bound = bracket(model, description.sizes["shape"], x[:SEARCHED])
+    sides = (None, None) if isinstance(bound, str) else (bound.lower, bound.upper)
+    measures["lipschitz_lower"], measures["lipschitz_upper"] = sides
     tell(6)
-    return Inside(
-        name,
-        measures,
-        robustness_curve(flips, y, LEVELS_DB),
-        active,
-        visited,
-        within,
-        between,
-        known,
-        distances,
-    )
+    known = {key: None if v is None else finite(v) for key, v in measures.items()}
+    curve = robustness_curve(flips, y, LEVELS_DB)
+    return Inside(name, known, curve, active, visited, sorting, bound, distances)
 
 
 def _of_templates(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float | None]:
@@ -270,19 +271,19 @@ def _distances(
     info: dict[str, Any],
     judged: Source,
     which: np.ndarray,
-) -> tuple[
-    dict[str, tuple[np.ndarray, np.ndarray]], dict[str, float | None], dict[str, float | None]
-]:
-    """Distances of regions before and after training, and the means of those after."""
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Sorting]]:
+    """Distances of regions before and after training, and the means of their blocks."""
     x, y = judged.inputs(which), judged.classes(which)
     config = TrainConfig(**{k: v for k, v in info["config"].items() if k in _FIELDS})
     fresh = fresh_model(config, int(sizes["classes"]), tuple(sizes["shape"]))
     before, after = codes(fresh, x), codes(model, x)
-    pairs = {n: (before[n].distances().numpy(), c.distances().numpy()) for n, c in after.items()}
-    means = {name: blocks(code.distances(), y) for name, code in after.items()}
-    within = {name: finite(pair[0]) for name, pair in means.items()}
-    between = {name: finite(pair[1]) for name, pair in means.items()}
-    return pairs, within, between
+    pairs, means = {}, {}
+    for name, code in after.items():
+        both = before[name].distances(), code.distances()
+        pairs[name] = (both[0].numpy(), both[1].numpy())
+        numbers = [finite(value) for matrix in both for value in blocks(matrix, y)]
+        means[name] = Sorting(**dict(zip(Sorting.__annotations__, numbers, strict=True)))  # type: ignore[typeddict-item]
+    return pairs, means
 
 
 _FIELDS = TrainConfig.__dataclass_fields__

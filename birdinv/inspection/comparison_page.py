@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from birdinv.files import whole_folder, write_json
-from birdinv.inspection.comparison import LEVELS_DB, Comparison, Inside
+from birdinv.inspection.comparison import EACH_CLASS, LEVELS_DB, SEARCHED, Comparison, Inside
 from birdinv.inspection.figures import brackets
+from birdinv.inspection.sections import stretch_table
 from birdinv.reporting.figures import COLOURS, WIDTH, name_curves, printable
 from birdinv.reporting.markup import escaped, picture_of, table_of, write_page
+from birdinv.spline.lipschitz import Lipschitz
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,22 +38,22 @@ MEASURES = {
     "lipschitz_lower": ("Stretch, at least", "g", "two inputs that were found"),
     "lipschitz_upper": ("Stretch, at most", "g", "from the layers' norms"),
     "flip_db": ("Change that fools it", "dB", "median; higher is safer"),
-    "boundary_db": ("Change of templates", "dB", "median; nearest region"),
+    "boundary_db": ("Change of templates", "dB", "median; none on a border"),
 }
 
 _CURVE_NOTE = """Read from left to right: the louder the change that is allowed, the fewer answers
 stay right. It is the share that survives the smallest fooling change found, so the truth is at or
-below the line. The higher line is the more robust network."""
+below each line."""
 _DISTANCES_NOTE = """One square for each two inputs, sorted by class; the lines are the borders of
-classes. Light: their region codes agree, dark: they have little in common. Above before training,
-then after. A network that brings the inputs of a class together has light blocks on the diagonal,
-the more so in its last layers (SPL figs. 16 to 18)."""
+classes. Light: the units that are on are the same for both, dark: they have few in common. Above
+before training, then after. A network that brings the inputs of a class together has light blocks
+on the diagonal, the more so in its last layers (SPL figs. 16 to 18)."""
 _BRACKET_NOTE = """How much each network can stretch a small change on the way to its scores, at
 most, after each operation; triangles are stretches that were found."""
 _ACTIVE_NOTE = """Active: the mean share of units that pass their argument on (SPL §4.3.2). Regions:
 how many different codes of that layer the samples have, of as many as there are samples. Within and
-between: mean distance of the codes of two inputs of one class, and of different classes; the
-smaller the first beside the second, the more the layer has sorted."""
+between: mean distance of the codes of two inputs of one class, and of different classes, before
+training → after; the smaller the first beside the second, the more the layer has sorted."""
 
 
 def write_comparison(found: Comparison, output: Path) -> Path:
@@ -62,13 +64,13 @@ def write_comparison(found: Comparison, output: Path) -> Path:
     """
     a, b = found.a, found.b
     rows = [
-        (title, printed(a.measures.get(key), kind), printed(b.measures.get(key), kind), note)
+        (f"{title}: {note}", *(printed(one.measures.get(key), kind) for one in (a, b)))
         for key, (title, kind, note) in MEASURES.items()
     ]
-    known = [(one.name, one.bracket) for one in (a, b) if one.bracket is not None]
+    known = [(one.name, one.bracket) for one in (a, b) if isinstance(one.bracket, Lipschitz)]
     body = [
         f"<p>{_summary(found)}</p>",
-        table_of(rows, head=("", "A", "B", "How to read it"), numbers=False),
+        table_of(rows, head=("", "A", "B")),
         "<h2>How robust they are</h2>",
         picture_of(
             curves_picture(found), "Accuracy under the smallest fooling changes", _CURVE_NOTE
@@ -83,8 +85,9 @@ def write_comparison(found: Comparison, output: Path) -> Path:
             if one.distances
         ),
         _layers(found),
-        "<h2>How much they can stretch</h2>" if known else "",
+        "<h2>How much they can stretch</h2>",
         picture_of(brackets(known), "Lipschitz brackets", _BRACKET_NOTE) if known else "",
+        *(f"<h3>{escaped(one.name)}</h3>{stretch_table(one.bracket)}" for one in (a, b)),
     ]
     with whole_folder(output) as folder:
         write_page(folder / PAGE, f"{a.name} and {b.name}", body)
@@ -119,10 +122,11 @@ def printed(value: float | None, kind: str) -> str:
 
 def _summary(found: Comparison) -> str:
     return (
-        f"Two networks on the same {found.samples} samples of the {found.split} set, of "
-        f"{len(found.classes)} classes: A is <b>{escaped(found.a.name)}</b>, B is "
-        f"<b>{escaped(found.b.name)}</b>. Accuracies are of all of that set, everything else is of "
-        f"these samples{_silent(found)}."
+        f"Two networks of {len(found.classes)} classes: A is <b>{escaped(found.a.name)}</b>, B is "
+        f"<b>{escaped(found.b.name)}</b>. Accuracies are of all of the {found.split} set, and "
+        "of all labelled samples that each learned from; distances between inputs are of up to "
+        f"{EACH_CLASS} of each class; stretches were searched for from {SEARCHED} samples on. All "
+        f"else is of {found.samples} samples, evenly spread over that set{_silent(found)}."
     )
 
 
@@ -178,14 +182,16 @@ def _layers(found: Comparison) -> str:
     rows = []
     for letter, one in (("A", found.a), ("B", found.b)):
         for name in one.regions:
-            active = one.active.get(name)
+            active, means = one.active.get(name), one.sorting[name]
             rows.append(
                 (
                     f"{letter}: {name}",
                     "–" if active is None else printed(active, "%"),
                     f"{one.regions[name]} of {found.samples}",
-                    printed(one.within.get(name), "x"),
-                    printed(one.between.get(name), "x"),
+                    *(
+                        f"{printed(means[f'{key}_before'], 'x')} → {printed(means[key], 'x')}"  # type: ignore[literal-required]
+                        for key in ("within", "between")
+                    ),
                 )
             )
     if not rows:

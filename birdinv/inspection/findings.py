@@ -63,6 +63,15 @@ class Finding:
         """`‖x‖`."""
         return float(self.subject.x.norm())
 
+    @property
+    def to_optimal(self) -> float | None:
+        """Distance to the best templates for the true class, or the predicted one (theorem 5)."""
+        if len(self.classes) < 2:
+            return None
+        truth = self.subject.truth
+        k = self.guess if truth is None else list(self.classes).index(truth)
+        return finite(float(self.templates.distance_to_optimal(torch.tensor([k]))[0]))
+
     def to_dict(self) -> dict[str, Any]:
         """The numbers, ready for `json.dump`."""
         found, flips = self.templates, self.flips
@@ -70,6 +79,7 @@ class Finding:
         return {
             "name": self.subject.name,
             "start_s": self.subject.start_s,
+            "note": self.subject.note,
             "truth": self.subject.truth,
             "guess": names[self.guess],
             "length": self.length,
@@ -86,9 +96,7 @@ class Finding:
                 for k, name in enumerate(names)
             },
             "template_correlation": found.correlation[0].tolist(),
-            "distance_to_optimal": finite(float(found.distance_to_optimal(flips.before)[0]))
-            if len(names) > 1
-            else None,
+            "distance_to_optimal": self.to_optimal,
             "boundary_distance": finite(self.boundary),
             "flip": {
                 "to": names[int(flips.after[0])],
@@ -132,3 +140,15 @@ def bracket(model: nn.Module, shape: Sequence[int], points: Tensor) -> Lipschitz
 def finite(value: float) -> float | None:
     """The value, None for what JSON has no number for."""
     return value if np.isfinite(value) else None
+
+
+def bracket_numbers(bound: Lipschitz | str) -> dict[str, Any]:
+    """The bracket and its layers, or why there is none, ready for `json.dump`."""
+    if isinstance(bound, str):
+        return {"unknown": bound}
+    return {
+        "lower": bound.lower,
+        "upper": bound.upper,
+        "paper": bound.paper,
+        "layers": [vars(layer) for layer in bound.layers],
+    }

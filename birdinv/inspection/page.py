@@ -12,11 +12,11 @@ from birdinv.errors import NothingReadable, SettingError
 from birdinv.files import require_new, whole_folder, write_json
 from birdinv.inspection import figures
 from birdinv.inspection.filters import by_frequency, first_kernels
-from birdinv.inspection.findings import Finding, bracket, look
-from birdinv.inspection.sections import section
+from birdinv.inspection.findings import Finding, bracket, bracket_numbers, look
+from birdinv.inspection.sections import section, stretch_table
 from birdinv.inspection.subjects import Subject, image_subjects, recording_subject
 from birdinv.networks.saved import Description, load_model
-from birdinv.reporting.markup import escaped, picture_of, table_of, write_page
+from birdinv.reporting.markup import escaped, picture_of, write_page
 from birdinv.spline.lipschitz import Lipschitz
 from birdinv.words import counted
 
@@ -28,7 +28,7 @@ spots that are narrow are tuned filters, broad grey rows hear everything and tel
 _KERNELS_NOTE = """What the first layer looks for: light where it wants light, dark where dark."""
 _BRACKET_NOTE = """How much the network can stretch a small change of its input on the way to its
 scores, at most, after each operation. The triangle is a stretch that really happens somewhere; the
-truth lies on the dotted line. The higher, the smaller a change that can fool it."""
+truth lies on the dotted line. Where it is low, small changes have small effects."""
 
 
 def inspect(
@@ -51,11 +51,12 @@ def inspect(
         inputs: recordings; images, or none for the first test image of each class.
         at_s: where in the recordings to look; None = where the network is surest.
         root: the folder of a run's images, if it has moved.
-        tell: given a sentence for each input that cannot be looked at.
+        tell: given a sentence for each input that cannot be looked at, or not fully read.
         step: told (steps done, steps in all).
 
     Returns:
-        (path of the page, what was found, the sentences of inputs that were passed over).
+        (path of the page, what was found, the sentences of inputs that were passed over or not
+        fully read).
 
     Raises:
         BirdinvError: no run, `output` is taken, or not one input can be looked at.
@@ -81,6 +82,7 @@ def inspect(
         rate = description.hearing.sample_rate if description.hearing else None
         body = [
             f"<p>{_summary(run, description, found)}</p>",
+            *(f'<p class="warn">{escaped(problem)}.</p>' for problem in problems),
             *sections,
             "<h2>The network, whatever it is given</h2>",
             _filters(kernels, rate),
@@ -91,7 +93,9 @@ def inspect(
         numbers = {
             "network": description.network,
             "inputs": [one.to_dict() for one in found],
-            "lipschitz": _bracket_numbers(bound),
+            "problems": problems,
+            "first_layer": _filter_numbers(kernels, rate),
+            "lipschitz": bracket_numbers(bound),
         }
         write_json(folder / NUMBERS, numbers)
     step(total, total)
@@ -121,6 +125,7 @@ def _subjects(
         found.extend(image_subjects(run, description, [], root))
     if not found:
         raise NothingReadable("; ".join(problems))
+    problems += [subject.note for subject in found if subject.note]
     for problem in problems:
         tell(problem)
     return found, problems
@@ -152,35 +157,23 @@ def _filters(kernels: tuple[str, np.ndarray] | None, rate: int | None) -> str:
     return ""
 
 
+def _filter_numbers(
+    kernels: tuple[str, np.ndarray] | None, rate: int | None
+) -> list[dict[str, float]] | None:
+    """Pitch and bandwidth of each filter of waveforms, in Hz; None where there are none."""
+    if kernels is None or rate is None or kernels[1].ndim != 3:
+        return None
+    found = by_frequency(kernels[1], rate)
+    columns = (found.numbers, found.centre_hz, found.bandwidth_hz)
+    return [
+        {"filter": int(n), "centre_hz": float(hz), "bandwidth_hz": float(width)}
+        for n, hz, width in zip(*columns, strict=True)
+    ]
+
+
 def _bracket(bound: Lipschitz | str) -> str:
     heading = "<h3>How much it can stretch</h3>"
     if isinstance(bound, str):
-        return f"{heading}<p>No bound is known: {escaped(bound)}.</p>"
-    rows = [
-        (
-            layer.name or "forward",
-            layer.operation,
-            *(f"{v:.4g}" if v is not None else "–" for v in (layer.spectral, layer.upper)),
-            f"{layer.paper:.3g}" if layer.paper is not None else "–",
-            f"{layer.so_far:.4g}",
-        )
-        for layer in bound.layers
-    ]
-    head = ("Layer", "Operation", "Norm", "At most", "Paper's bound", "So far, at most")
-    return (
-        f"{heading}<p>Between <b>{bound.lower:.3g}</b> and <b>{bound.upper:.3g}</b> (the paper's "
-        f"bound: {bound.paper:.2g}).</p>"
-        + picture_of(figures.brackets([("the network", bound)]), "Lipschitz bracket", _BRACKET_NOTE)
-        + f"<details><summary>Layer by layer</summary>{table_of(rows, head=head)}</details>"
-    )
-
-
-def _bracket_numbers(bound: Lipschitz | str) -> dict[str, object]:
-    if isinstance(bound, str):
-        return {"unknown": bound}
-    return {
-        "lower": bound.lower,
-        "upper": bound.upper,
-        "paper": bound.paper,
-        "layers": [vars(layer) for layer in bound.layers],
-    }
+        return heading + stretch_table(bound)
+    picture = figures.brackets([("the network", bound)])
+    return heading + stretch_table(bound) + picture_of(picture, "Lipschitz bracket", _BRACKET_NOTE)

@@ -21,19 +21,21 @@ from birdinv.reporting.markup import (
     table_of,
 )
 from birdinv.reporting.sounds import loud, wav_of
+from birdinv.spline.lipschitz import Lipschitz
 
 SOUNDS = "sounds"
 MOST_SHOWN = 10  # templates of an input: of more classes, those of the highest scores
 
 _HEARD_NOTE = """Left the waveform, right the spectrogram: time runs to the right, pitch upwards,
 darker is louder. The second row is the network's own reconstruction of the first: what is in it is
-what the network has taken up, what is missing it has not listened to."""
+what the network has taken up, what is missing it has not listened to. Each picture has a scale of
+its own, and all sounds are made equally loud."""
 _TEMPLATES_NOTE = """What each class is listened for in this very sound: its template is the weight
 the network gives to each sample. It scores a class by how much of the template is in the sound (the
 match), plus a bias. A template that shows the call, at its pitch and time, has found the bird; one
 that shows hum, hiss or the edges of the window has found something else."""
-_CLASSES_NOTE = """Score = match + bias (+ gap, which is nothing but rounding for a network of
-straight pieces). Cosine: how alike template and input are, whatever their sizes, from −1 to 1."""
+_CLASSES_NOTE = """Score = match + bias + gap; the gap is nothing but rounding for a network of
+straight pieces. Cosine: how alike template and input are, whatever their sizes, from −1 to 1."""
 _IMAGES_NOTE = """The input, the network's own reconstruction of it, and the template of each class
 with its match and bias: grey is nothing, light adds to the score of the class where the input is
 light, dark where it is dark. A good template of the right class looks like the input, those of the
@@ -65,6 +67,8 @@ def section(one: Finding, folder: Path) -> Iterator[str]:
     yield "<h3>Which templates are alike</h3>"
     picture = figures.correlations(one.classes, one.templates.correlation[0].numpy())
     yield picture_of(picture, "Correlation of the templates", _GRAM_NOTE)
+    if one.to_optimal is not None:
+        yield f"<p>Distance to the best templates: {one.to_optimal:.2f}, from 0 to 2.</p>"
     yield _regions(one)
 
 
@@ -76,7 +80,7 @@ def _cards(one: Finding) -> str:
     cards = [
         card("The network says", said, share, truth),
         card(
-            "Left out", number(min(one.error, 99.0), percent=True), "of the input's energy",
+            "Left out", number(one.error, percent=True), "of the input's energy",
             "by its reconstruction; over 100 % it adds what is not there",
         ),
     ]  # fmt: skip
@@ -91,7 +95,10 @@ def _cards(one: Finding) -> str:
         cards.append(card("A change", "–", "none found", "that makes it say something else"))
     away = 100 * one.boundary / one.length
     shown = f"{away:.2g} %" if math.isfinite(away) else "–"
-    cards.append(card("Templates hold", shown, "of the input's size", "to the nearest other ones"))
+    where = "of the input's size", "to the nearest other ones"
+    if not away:
+        where = "it lies on a border", "as where a maximum is of equal numbers"
+    cards.append(card("Templates hold", shown, *where))
     return cards_of(cards)
 
 
@@ -164,8 +171,7 @@ def _flip_sentence(one: Finding) -> str:
         f"Added at {_signed(float(flips.level_db[0]), 1)} dB beside the input "
         f"({100 * float(flips.norm[0]) / one.length:.2g} % of its size, a norm of "
         f"{float(flips.norm[0]):.3g} in the units the network is given), it turns "
-        f"{escaped(one.classes[one.guess])} into {escaped(one.classes[int(flips.after[0])])}; half "
-        "of it does not."
+        f"{escaped(one.classes[one.guess])} into {escaped(one.classes[int(flips.after[0])])}."
     )
 
 
@@ -195,10 +201,11 @@ def _classes_table(one: Finding) -> str:
                 _signed(float(values[0, k]), 3)
                 for values in (found.logits, found.match, found.b, found.cosine)
             ),
+            f"{float(found.gap[0, k]):.0e}".replace("-", "−"),
         )
         for k in _by_score(one)
     ]
-    head = ("Class", "Probability", "Score", "Match", "Bias", "Cosine")
+    head = ("Class", "Probability", "Score", "Match", "Bias", "Cosine", "Gap")
     return f'{table_of(rows, head=head)}<p class="note">{_CLASSES_NOTE}</p>'
 
 
@@ -244,3 +251,25 @@ def _players(
                 f"<figcaption>{label}</figcaption></figure>"
             )
     return f'<div class="tiles">{"".join(parts)}</div>'
+
+
+def stretch_table(bound: Lipschitz | str) -> str:
+    """The bracket of a network with a row for each operation, or why there is none."""
+    if isinstance(bound, str):
+        return f"<p>No bound is known: {escaped(bound)}.</p>"
+    rows = [
+        (
+            layer.name or "forward",
+            layer.operation,
+            *(f"{v:.4g}" if v is not None else "–" for v in (layer.spectral, layer.upper)),
+            f"{layer.paper:.3g}" if layer.paper is not None else "–",
+            f"{layer.so_far:.4g}",
+        )
+        for layer in bound.layers
+    ]
+    head = ("Layer", "Operation", "Norm", "At most", "Paper's bound", "So far, at most")
+    return (
+        f"<p>Between <b>{bound.lower:.3g}</b> and <b>{bound.upper:.3g}</b> (the paper's "
+        f"bound: {bound.paper:.2g}).</p>"
+        f"<details><summary>Layer by layer</summary>{table_of(rows, head=head)}</details>"
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from birdinv.audio.reading import Reader
+from birdinv.audio.reading import Reader, Verdict
 from birdinv.audio.resampling import pcm, resampled
 from birdinv.errors import BirdinvError, NothingReadable, SettingError
 from birdinv.files import read_json
@@ -32,6 +32,7 @@ class Subject:
         truth: its class, where that is known.
         start_s: where in the recording it begins; None for an image.
         sample_rate: in Hz; None for an image.
+        note: what was wrong with the recording, "" if nothing.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Subject:
     truth: str | None = None
     start_s: float | None = None
     sample_rate: int | None = None
+    note: str = ""
 
 
 def recording_subject(run: Path, path: Path, at_s: float | None = None) -> Subject:
@@ -56,15 +58,17 @@ def recording_subject(run: Path, path: Path, at_s: float | None = None) -> Subje
     rate, segment = listener.sample_rate, listener.windows.segment
     if at_s is not None and not 0 <= at_s < 1e9:
         raise SettingError(f"--at is {at_s:g}; give seconds from the start of the recording")
-    start = _surest(listener, path) if at_s is None else round(at_s * rate)
-    samples = _stretch(path, start, segment, rate)
+    start, heard = _surest(listener, path) if at_s is None else (round(at_s * rate), None)
+    samples, read = _stretch(path, start, segment, rate)
     if len(samples) < segment:  # as in `predict`
         level = int(np.rint(samples.mean()))
         samples = np.pad(samples, (0, segment - len(samples)), constant_values=level)
     x = normalise(torch.from_numpy(samples.astype(np.float32))[None, None])
     if not bool(x.any()):
         raise NothingReadable(f"{path} is silent at {start / rate:.2f} s: there is nothing to see")
-    return Subject(path.name, x, start_s=start / rate, sample_rate=rate)
+    verdict = heard or read  # the whole of it, where all was heard
+    note = f"{path} is {verdict.status}: {verdict.reason}" if verdict.status == "partial" else ""
+    return Subject(path.name, x, start_s=start / rate, sample_rate=rate, note=note)
 
 
 def image_subjects(
@@ -106,8 +110,8 @@ def image_subjects(
         yield Subject(name, samples.inputs(np.array([n])), truth)
 
 
-def _surest(listener: Listener, path: Path) -> int:
-    """The first sample of the window with the highest score of an event."""
+def _surest(listener: Listener, path: Path) -> tuple[int, Verdict]:
+    """The first sample of the window with the highest score of an event, and how all was read."""
     events = [k for k, name in enumerate(listener.classes) if name not in listener.non_events]
     events = events or list(range(len(listener.classes)))
     best, start = -1.0, 0
@@ -120,11 +124,14 @@ def _surest(listener: Listener, path: Path) -> int:
                 best, start = float(scores[n]), (first + n) * listener.windows.hop
     if best < 0:
         raise NothingReadable(f"{path} cannot be looked at: {scored.verdict.reason}")
-    return start
+    return start, scored.verdict
 
 
-def _stretch(path: Path, start: int, length: int, rate: int) -> np.ndarray:
-    """The int16 samples `[start, start + length)` at `rate` Hz, or as many as there are."""
+def _stretch(path: Path, start: int, length: int, rate: int) -> tuple[np.ndarray, Verdict]:
+    """The int16 samples `[start, start + length)` at `rate` Hz, as far as there are any.
+
+    And how the recording was read up to there.
+    """
     parts: list[np.ndarray] = []
     position = 0
     with Reader(path) as reader:
@@ -139,7 +146,7 @@ def _stretch(path: Path, start: int, length: int, rate: int) -> np.ndarray:
     if not len(samples):
         why = verdict.reason if not position else f"it ends after {position / rate:.2f} s"
         raise NothingReadable(f"{path} has no sound at {start / rate:.2f} s: {why}")
-    return samples
+    return samples, verdict
 
 
 def _pixels(path: Path, channels: int, height: int, width: int) -> np.ndarray:

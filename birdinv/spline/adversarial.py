@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from birdinv.refusals import check_input, check_logits, survey
-from birdinv.spline.modes import judged
-from birdinv.spline.templates import CHUNK, class_count, jacobian_rows
+from birdinv.refusals import check_logits
+from birdinv.spline.jacobian import jacobian_rows
+from birdinv.spline.modes import checked, judged
+from birdinv.spline.templates import CHUNK, class_count
 
 _ITERATIONS = 30  # of the step from region to region
 _BEYOND = 1.002  # how far a step goes past the plane that it is to cross
@@ -55,7 +56,7 @@ def adversarial_direction(model: nn.Module, x: Tensor, target: Tensor) -> Tensor
         TypeError, ValueError, RuntimeError: as `birdinv.reconstruct`; a class out of range.
     """
     with judged(model):
-        share, rows = _softmax_rows(model, _checked(model, x), target[None])
+        share, rows = _softmax_rows(model, checked(model, x), target[None])
     return share[0].view(-1, *[1] * (x.ndim - 1)) * rows[0]
 
 
@@ -75,7 +76,7 @@ def smallest_flips(model: nn.Module, x: Tensor, *, chunk: int = CHUNK) -> Flips:
 
     Reference: SPL 64; DeepFool (Moosavi-Dezfooli et al. 2016).
     """
-    start = _checked(model, x)
+    start = checked(model, x)
     if chunk < 1:
         raise ValueError(f"chunk={chunk}; expected how many templates to compute at a time")
     with judged(model):
@@ -96,17 +97,16 @@ def robustness_curve(flips: Flips, y: Tensor, levels_db: Sequence[float]) -> lis
     Returns:
         For each level an upper bound of the accuracy under the worst such step; `−inf` dB, no step
         at all, gives the accuracy.
+
+    Raises:
+        ValueError: classes of other inputs.
     """
+    if y.shape != flips.before.shape:
+        raise ValueError(f"y of shape {tuple(y.shape)}; expected {tuple(flips.before.shape)}")
     right, never = flips.before == y, torch.isinf(flips.norm)
     return [
         float((right & (never | (flips.level_db > level))).double().mean()) for level in levels_db
     ]
-
-
-def _checked(model: nn.Module, x: Tensor) -> Tensor:
-    check_input(x)
-    survey(model)
-    return x.detach()
 
 
 _Part = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -140,7 +140,7 @@ def _flips(model: nn.Module, x: Tensor) -> _Part:
         best = torch.where(shorter.view(shape), step, best)
         norm = torch.where(shorter, _length(step), norm)
         after = torch.where(shorter, found, after)
-    level = 20 * torch.log10(norm / length.clamp(min=1e-30))
+    level = torch.where(length > 0, 20 * torch.log10(norm / length), torch.inf)
     return best, norm, level, before, after
 
 

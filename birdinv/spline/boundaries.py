@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from birdinv.refusals import check_input, check_logits, survey
+from birdinv.refusals import check_logits
+from birdinv.spline.jacobian import jacobian_rows
 from birdinv.spline.kinks import Kink, kinks
-from birdinv.spline.modes import judged, of_input_alone
-from birdinv.spline.templates import CHUNK, jacobian_rows
+from birdinv.spline.modes import checked, judged, of_input_alone
+from birdinv.spline.templates import CHUNK
 
 _PROBES = 16
 _SAFE = 4.0  # an estimate is too small by that with a probability of 10⁻⁸
@@ -47,8 +48,7 @@ def boundary_distance(
     Raises:
         TypeError, ValueError, RuntimeError: as `codes` and `birdinv.reconstruct`.
     """
-    check_input(x)
-    survey(model)
+    x = checked(model, x)
     if chunk < 1:
         raise ValueError(f"chunk={chunk}; expected how many gradients to compute at a time")
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +56,7 @@ def boundary_distance(
     at_once = min(chunk, _AT_ONCE)
     with judged(model):
         parts = [
-            _distance(model, part.detach(), every, probes, at_once)
+            _distance(model, part, every, probes, at_once)
             for part in torch.split(x, chunk // at_once)
         ]
     return torch.cat(parts)

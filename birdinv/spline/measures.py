@@ -101,6 +101,8 @@ def _error(model: nn.Module, batches: Batches) -> float:
     for x, y in batches:
         logits = model(x)
         check_logits(logits, x)
+        if y.shape != x.shape[:1]:
+            raise ValueError(f"y of shape {tuple(y.shape)}; expected a class each, [{len(x)}]")
         wrong += int((logits.argmax(dim=1) != y).sum())
         count += len(y)
     if not count:

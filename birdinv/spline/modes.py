@@ -5,8 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from birdinv.refusals import check_input, survey
+
+
+def checked(model: nn.Module, x: Tensor) -> Tensor:
+    """The inputs, detached; refuses what cannot be looked at.
+
+    Raises:
+        TypeError, RuntimeError, ValueError: as `birdinv.reconstruct`, and inputs that are not
+            finite.
+    """
+    check_input(x)
+    survey(model)
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("the inputs hold numbers that are not finite: leave those samples out")
+    return x.detach()
 
 
 @contextmanager

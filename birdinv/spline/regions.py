@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from birdinv.capture import captured, only_output
-from birdinv.refusals import check_input, check_logits, survey
+from birdinv.refusals import check_logits
 from birdinv.spline.kinks import Kink, kinks
-from birdinv.spline.modes import judged, of_input_alone
+from birdinv.spline.modes import checked, judged, of_input_alone
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Code:
     def distances(self) -> Tensor:
         """`1 − m(ω₁ ∩ ω₂)² / (m(ω₁) m(ω₂)) [N, N]`: 0 in one region, 1 with nothing in common.
 
-        Here `m(ω) = m(ω ∩ ω)` (the matrices of SPL figs. 16 to 18).
+        Here `m(ω) = m(ω ∩ ω)` (the matrices of SPL figs. 16 to 18). A unit counts by the squares of
+        its two slopes: two LeakyReLUs that are both off have next to nothing in common by that, and
+        slopes that differ by their sign alone, those of `abs`, all.
         """
         together = self._agreement()
         own = together.diagonal().clamp(min=0).sqrt()
@@ -126,7 +128,8 @@ def codes(model: nn.Module, x: Tensor) -> dict[str, Code]:
         x: inputs `[N, C, *S]`.
 
     Returns:
-        Name → `Code`; smooth nonlinearities have none.
+        Name → `Code`; nonlinearities that are not straight between their bends have none, be they
+        smooth (tanh) or bent (SELU, Hardswish).
 
     Raises:
         TypeError: inputs that are no tensor of floating point.
@@ -135,15 +138,14 @@ def codes(model: nn.Module, x: Tensor) -> dict[str, Code]:
 
     Reference: SPL proposition 1, A.5.2.
     """
-    check_input(x)
-    survey(model)
+    x = checked(model, x)
     found: dict[str, Code] = {}
 
     def keep(kink: Kink) -> None:
         name = _numbered(kink.layer, found)
         found[name] = Code(name, kink.kind, kink.choices().detach(), kink.slopes, kink.ways)
 
-    start = x.detach().requires_grad_()
+    start = x.requires_grad_()
     with judged(model), torch.enable_grad(), kinks(model, keep, len(x)):
         logits = of_input_alone(model, start)
     check_logits(logits, x)
@@ -207,7 +209,12 @@ def blocks(distances: Tensor, y: Tensor) -> tuple[float, float]:
 
     Returns:
         NaN where there are no such two.
+
+    Raises:
+        ValueError: classes of another number of inputs.
     """
+    if y.shape != distances.shape[:1]:
+        raise ValueError(f"y of shape {tuple(y.shape)}; expected [{len(distances)}]")
     y = y.to(distances.device)
     same = y[:, None] == y
     apart = ~torch.eye(len(y), dtype=torch.bool, device=y.device)

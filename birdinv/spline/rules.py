@@ -131,12 +131,14 @@ def _elementwise(constant: float) -> Rule:
     return rule
 
 
-def _leaky(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Constant:
-    return Constant(max(1.0, abs(negative_slope)), bends=True)
+def _sloped(default: float) -> Rule:
+    """A slope of its own below zero, 1 above."""
 
+    def rule(x: Tensor, slope: float = default, *_args: Any, **kwargs: Any) -> Constant:
+        slope = kwargs.get("negative_slope", kwargs.get("alpha", slope))
+        return Constant(max(1.0, abs(slope)), bends=True)
 
-def _elu(x: Tensor, alpha: float = 1.0, *_args: Any, **_kwargs: Any) -> Constant:
-    return Constant(max(1.0, abs(alpha)), bends=True)
+    return rule
 
 
 def _prelu(x: Tensor, weight: Tensor) -> Constant:
@@ -239,11 +241,6 @@ def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = Non
     return Constant(1.0)
 
 
-def _keeps(x: Tensor, *_args: Any, **_kwargs: Any) -> Constant:
-    """The same numbers in another shape or order, or some of them."""
-    return Constant(1.0)
-
-
 def _picks(x: Tensor, index: Any) -> Constant:
     parts = index if isinstance(index, tuple) else (index,)
     if not all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in parts):
@@ -251,7 +248,7 @@ def _picks(x: Tensor, index: Any) -> Constant:
     return Constant(1.0)
 
 
-_SAME = (
+_SAME = (  # the same numbers in another shape or order, or some of them
     *("flatten", "view", "reshape", "transpose", "permute", "contiguous", "squeeze", "unsqueeze"),
     *("unflatten", "movedim", "swapaxes", "flip", "roll", "clone", "detach", "chunk", "split"),
     *("unbind", "narrow", "select", "to", "double", "float", "neg", "t", "view_as", "__get__"),
@@ -284,8 +281,8 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
     "batch_norm": _batch_norm,
-    "leaky_relu": _leaky,
-    "elu": _elu,
+    "leaky_relu": _sloped(0.01),
+    "elu": _sloped(1.0),
     "celu": _elementwise(1.0),
     "prelu": _prelu,
     **{name: _elementwise(slope) for name, slope in _STEEPEST.items()},
@@ -300,5 +297,5 @@ RULES: Mapping[str, Rule] = {
     "softmax": _softmax,
     "softplus": _softplus,
     "threshold": _threshold,
-    **dict.fromkeys(_SAME, _keeps),
+    **dict.fromkeys(_SAME, lambda *_args, **_kwargs: Constant(1.0)),
 }

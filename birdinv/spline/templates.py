@@ -25,10 +25,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.hooks import RemovableHandle
 
 from birdinv.refusals import check_input, check_logits, independent, survey
+from birdinv.spline.jacobian import jacobian_rows
 from birdinv.spline.modes import judged
 
 CHUNK = 256
-_FEW = 12  # samples
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,11 @@ class Templates:
 
     @property
     def gap(self) -> Tensor:
-        """`f(x) − (A[x] x + b[x]) [N, K]`: zero, up to rounding, for a piecewise affine network."""
+        """`f(x) − (A[x] x + b[x]) [N, K]`, what is no part of the affine map.
+
+        Zero, up to rounding, for a piecewise affine network whose constants are biases; those of a
+        clamp that is off, or of a `+ 1` in a forward, are part of it.
+        """
         return self.logits - self.match - self.b
 
     @property
@@ -182,46 +186,11 @@ def optimal_templates(x: Tensor, y: Tensor, classes: int, energy: float | Tensor
     return best
 
 
-def jacobian_rows(outputs: Tensor, x: Tensor, weights: Tensor) -> Tensor:
-    """`weightsᵀ d(outputs)/dx` for several weightings at once: `[R, N, …]` to `[R, N, C, *S]`.
-
-    One backward pass over all of them where every operation of the network has a rule for that,
-    else one for each. On a CPU the first is up to twice as quick for few samples, and what it moves
-    about in memory is no gain for many. The graph stays.
-    """
-    if outputs.device.type == "cpu" and len(outputs) > _FEW:
-        return _one_by_one(outputs, x, weights)
-    try:
-        (rows,) = torch.autograd.grad(
-            outputs, x, weights, retain_graph=True, is_grads_batched=True, allow_unused=True
-        )
-    except (RuntimeError, NotImplementedError):  # an operation without a rule for batched gradients
-        return _one_by_one(outputs, x, weights)
-    if rows is None:
-        raise independent("the input")
-    batched: Tensor = rows
-    return batched
-
-
 def _each(model: nn.Module, x: Tensor, few: int, chunk: int) -> Iterator[Templates]:
     for part in torch.split(x, few):
         with judged(model):  # between two parts the network is in the caller's mode
             found = _templates(model, part, chunk)
         yield found
-
-
-def _one_by_one(outputs: Tensor, x: Tensor, weights: Tensor) -> Tensor:
-    rows: Tensor | None = None
-    for r, weight in enumerate(weights):
-        (row,) = torch.autograd.grad(outputs, x, weight, retain_graph=True, allow_unused=True)
-        if row is None:
-            raise independent("the input")
-        if rows is None:
-            rows = row.new_empty(len(weights), *row.shape)
-        rows[r] = row
-    if rows is None:
-        raise ValueError("no weightings; give one at least")
-    return rows
 
 
 def _templates(model: nn.Module, x: Tensor, chunk: int) -> Templates:

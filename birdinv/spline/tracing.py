@@ -146,9 +146,9 @@ class Tracer:
         known = [(z, self.bound_of(z)) for z in _tensors((*args, *kwargs.values()))]
         given = {id(z): bound for z, bound in known if bound is not None}
         out = function(*args, **kwargs)
-        if not given:
-            return out
         name = name_of(function)
+        if not given or name in _SHAPED:
+            return out
         results = list(_tensors((out,)))
         self._given = given
         try:
@@ -232,6 +232,13 @@ class Tracer:
         bounds = [self._given.get(id(z), NOTHING) for z in parts[0]]
         return Bound(*(math.hypot(*values) for values in zip(*bounds, strict=True)))
 
+    def _larger(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
+        bounds = [self._spread(z, out) for z in parts[:2]]
+        return Bound(*(math.hypot(*values) for values in zip(*bounds, strict=True)))
+
+    def _repeated(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
+        return self._spread(parts[0], out)
+
     def _scaled(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
         a, b = parts[:2]
         if id(a) in self._given:
@@ -265,12 +272,20 @@ _NUMBERS = frozenset(
         *("__complex__", "__array__", "__setitem__"),
     )
 )
+# New tensors that are only shaped like it.
+_SHAPED = frozenset(
+    f"{prefix}{kind}{suffix}"
+    for kind in ("zeros", "ones", "full", "empty", "rand", "randn")
+    for prefix, suffix in (("new_", ""), ("", "_like"))
+)
 _Join = Callable[[Tracer, list[Any], Mapping[str, Any], Tensor], Bound]
 _JOINS: Mapping[str, _Join] = {
     **dict.fromkeys(("add", "sub", "__add__", "__radd__", "__iadd__"), Tracer._added),
     **dict.fromkeys(("__sub__", "__rsub__", "__isub__"), Tracer._added),
     "rsub": Tracer._taken_from,
     **dict.fromkeys(("cat", "concat", "stack", "hstack", "vstack"), Tracer._joined),
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), Tracer._larger),
+    **dict.fromkeys(("repeat", "expand", "expand_as", "tile"), Tracer._repeated),
     **dict.fromkeys(("mul", "__mul__", "__rmul__", "__imul__"), Tracer._scaled),
     **dict.fromkeys(("div", "__truediv__", "__itruediv__", "true_divide"), Tracer._divided),
     **dict.fromkeys(("matmul", "__matmul__", "__rmatmul__", "mm"), Tracer._multiplied),
