@@ -30,6 +30,11 @@ def runs(labels):
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
+def sorting(run):
+    """Mean distances in the last layer."""
+    return run["sorting"]["hidden.2"]
+
+
 def cells(pairs, kind):
     """Both means, and on how many splits the second is higher, as the table has them."""
     a, b = zip(*pairs, strict=True)
@@ -53,10 +58,26 @@ def test_active_units_and_distances_are_those_of_the_results():
         both = [(each["runs"]["a"], each["runs"]["b"]) for each in runs(labels)]
         shares = [tuple(statistics.mean(r["active"].values()) for r in pair) for pair in both]
         active += cells(shares, "%")
-        last = [tuple(r["within"]["hidden.2"] / r["between"]["hidden.2"] for r in p) for p in both]
+        last = [tuple(sorting(r)["within"] / sorting(r)["between"] for r in p) for p in both]
         sorted_ += cells(last, "x")
     assert ROWS["Active units"] == active
     assert ROWS["Last layer: distance within classes / between"] == sorted_
+
+
+def test_what_is_said_of_distances_and_borders_is_the_mean_of_the_results():
+    found = [each["runs"]["b"] for each in runs("all")]
+    before, after = (
+        [f"{statistics.mean(sorting(run)[f'{key}{when}'] for run in found):.2f}" for key in KINDS]
+        for when in ("_before", "")
+    )
+    words = " ".join(TEXT.split())
+    assert f"classes went from {before[0]} to {after[0]}, that between them from" in words
+    assert f"between them from {before[1]} to {after[1]} (`weighted`" in words
+    border = statistics.mean(run["measures"]["boundary_db"] for run in found)
+    assert f"a change of −{-border:.0f} dB is enough" in words
+
+
+KINDS = ("within", "between")
 
 
 def test_its_table_has_the_measures_of_the_issue():
