@@ -19,6 +19,7 @@ benchmark: .venv/installed
 	$(BIN)/python benchmarks/few_labels.py
 	$(BIN)/python benchmarks/recipe.py
 	$(BIN)/python benchmarks/swwae.py
+	$(BIN)/python benchmarks/templates.py
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

@@ -39,10 +39,13 @@ class Layer:
 
 
 class Bound(NamedTuple):
+    """How much a difference of the input has grown at the most, by our constants and by SPL's."""
+
     upper: float
     paper: float
 
     def times(self, upper: float, paper: float | None = None) -> Bound:
+        """After an operation of such constants; `paper` is `upper` where the paper has none."""
         return Bound(self.upper * upper, self.paper * (upper if paper is None else paper))
 
 
