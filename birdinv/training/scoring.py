@@ -89,8 +89,9 @@ def evaluate_run(
     Raises:
         BirdinvError: no such run or data, other data, or a split without samples.
     """
+    info = read_json(run / "run.json", "a run made by `birdinv train`")
     model, description = load_model(run)
-    samples = samples_of_run(run, split, store=store, root=root)
+    samples = _samples(run, info, split, store, root)
     hearing = description.hearing
     with cpu_threads(1):
         log_probs = log_probabilities(model, samples, torch.device("cpu"))
@@ -115,9 +116,7 @@ def samples_of_run(
         BirdinvError: as `evaluate_run`.
     """
     info = read_json(run / "run.json", "a run made by `birdinv train`")
-    if "dataset" in info:
-        return samples_to_judge(info, split, root)
-    return _segments(run, info, split, store)
+    return _samples(run, info, split, store, root)
 
 
 def reconstruction_of_run(run: Path, split: str, root: Path | None = None) -> float:
@@ -142,6 +141,14 @@ def reconstruction_of_run(run: Path, split: str, root: Path | None = None) -> fl
             left += float((x - x_tilde).square().sum())
             whole += float(x.square().sum())
     return left / whole
+
+
+def _samples(
+    run: Path, info: Mapping[str, Any], split: str, store: Store | None, root: Path | None
+) -> Source:
+    if "dataset" in info:
+        return samples_to_judge(info, split, root)
+    return _segments(run, info, split, store)
 
 
 def _segments(run: Path, info: Mapping[str, Any], split: str, store: Store | None) -> Segments:
