@@ -35,6 +35,9 @@ class Crew(Protocol):
     ) -> Generator[FileResult, None, None]:
         """The result of every item, as they are done; see `pool.Processes.results`."""
 
+    def close(self) -> None:
+        """Ends the work, whatever is in hand; safe to call twice."""
+
 
 class Batch:
     """The results of one folder of predictions, as they come together."""

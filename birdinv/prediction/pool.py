@@ -52,7 +52,10 @@ class Here:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        return None
+        self.close()
+
+    def close(self) -> None:
+        """There is nobody else to end."""
 
     def results(
         self, items: Iterable[T], heard: Heard, lost: Callable[[T, str], R]

@@ -123,6 +123,8 @@ def predict(
                 raise BirdinvError(stopped(error, batch)) from error
             finally:
                 try:
+                    if outcome != "finished":
+                        crew.close()  # what they have in hand is swept away with what was begun
                     batch.finish(command, identity, outcome)
                 except KeyboardInterrupt:  # again
                     raise Interrupted(f"interrupted; {batch.kept()}") from None
