@@ -23,7 +23,7 @@ from birdinv.spline.templates import CHUNK, class_count
 
 _ITERATIONS = 30  # of the step from region to region
 _BEYOND = 1.002  # how far a step goes past the plane that it is to cross
-_PLACES = 24  # looked at along a way, evenly, before the first flip is closed in on
+_PLACES = 24  # looked at along a way, closer near its start, to find the first flip
 _HALVINGS = 18  # of the stretch that it lies in: its place to 10⁻⁶ of the way
 _FURTHEST = 10.0  # lengths of the input that a way is followed
 
@@ -35,7 +35,8 @@ class Flips:
     Attributes:
         step: `[N, C, *S]`; added to the input it changes the prediction. Zero where none was found.
         norm: its length `[N]`, in the units of the input; infinite where none was found.
-        level_db: `20 log₁₀(‖step‖ / ‖x‖) [N]`: how loud it is beside the input.
+        level_db: `20 log₁₀(‖step‖ / ‖x‖) [N]`: how loud it is beside the input; infinite where
+            none was found, and for an input that is zero.
         before, after: the classes `[N]`; equal where none was found.
     """
 

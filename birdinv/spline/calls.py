@@ -18,12 +18,11 @@ Watcher = Callable[[str, Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 
 
 @contextmanager
-def watched(model: nn.Module, watcher: Watcher) -> Iterator[list[str]]:
+def watched(model: nn.Module, watcher: Watcher) -> Iterator[None]:
     """While open, `watcher` makes every call of a torch function.
 
-    Yields:
-        The names of the modules that are running, the outermost first; the last is the layer that
-        `watcher` is told, "" in the network's own `forward`.
+    The layer that it is told is the innermost module that is running, "" in the network's own
+    `forward`.
     """
     running: list[str] = []
     handles = []
@@ -41,7 +40,7 @@ def watched(model: nn.Module, watcher: Watcher) -> Iterator[list[str]]:
         handles.append(module.register_forward_hook(leave, always_call=True))
     try:
         with _Mode(running, watcher):
-            yield running
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -66,7 +65,5 @@ class _Mode(TorchFunctionMode):
 def name_of(function: Callable[..., Any]) -> str:
     """`relu` for `torch.relu`, `Tensor.relu`, `torch.relu_` and `functional.relu`."""
     name = str(getattr(function, "__name__", function))
-    if name.startswith("_boolean_dispatch") or name == "fn":
-        name = str(getattr(function, "__qualname__", name))
     name = name.removesuffix("_with_indices")
     return name if name.startswith("__") else name.strip("_")

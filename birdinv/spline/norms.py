@@ -26,10 +26,10 @@ LinearMap = Callable[[Tensor], Tensor]
 _TOLERANCE = 1e-9  # of the largest eigenvalue, relative
 _LONGEST = 400  # steps
 _EVERY = 4  # of them the eigenvalues are looked at
-_CONVS: dict[int, LinearMap] = {
-    3: functional.conv1d,  # type: ignore[dict-item]
-    4: functional.conv2d,  # type: ignore[dict-item]
-    5: functional.conv3d,  # type: ignore[dict-item]
+_CONVS: dict[int, Callable[..., Tensor]] = {
+    3: functional.conv1d,
+    4: functional.conv2d,
+    5: functional.conv3d,
 }
 
 
@@ -47,9 +47,7 @@ class Norm(NamedTuple):
     frobenius: float
 
 
-def spectral_norm(
-    linear: LinearMap, shape: Sequence[int], *, seed: int = 0, dtype: torch.dtype = torch.float64
-) -> float:
+def spectral_norm(linear: LinearMap, shape: Sequence[int], *, seed: int = 0) -> float:
     """The largest singular value of a linear map, by Lanczos iteration on `WᵀW`.
 
     That is power iteration which keeps all of its vectors: where two singular values are nearly
@@ -57,10 +55,9 @@ def spectral_norm(
     transposed convolution.
 
     Args:
-        linear: of tensors `[1, *shape]`; zero to zero.
+        linear: of float64 tensors `[1, *shape]`; zero to zero.
         shape: of one input, without the batch.
         seed: of the vector to begin with.
-        dtype: of the vectors.
 
     Returns:
         The norm from below, to about 1e-6 of it.
@@ -68,9 +65,9 @@ def spectral_norm(
     Reference: SPL 67–69.
     """
     generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(1, *shape, generator=generator, dtype=torch.float64).to(dtype)
+    v = torch.randn(1, *shape, generator=generator, dtype=torch.float64)
     longest = min(_LONGEST, v.numel())
-    basis = torch.empty(min(longest, 32), v.numel(), dtype=dtype)
+    basis = torch.empty(min(longest, 32), v.numel(), dtype=torch.float64)
     matrix = torch.zeros(longest + 1, longest + 1, dtype=torch.float64)
     v = v / v.norm()
     top, last = 0.0, -1.0
@@ -145,7 +142,7 @@ def of_convolution(
     conv = _CONVS[weight.ndim]
 
     def through(v: Tensor, kernel: Tensor = weight) -> Tensor:
-        return conv(v, kernel, None, strides, pads, steps, groups)  # type: ignore[call-arg]
+        return conv(v, kernel, None, strides, pads, steps, groups)
 
     shape = (channels, *size)
     norm = spectral_norm(through, shape, seed=seed)
