@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_templates import PIECEWISE_AFFINE, Unrolled, network, two_layers
-from topologies import build
+from test_templates import Unrolled, network, two_layers
+from topologies import PIECEWISE_AFFINE, build
 from torch import nn
 
 from birdinv.spline import boundary_distance, codes

@@ -2,16 +2,15 @@
 
 import json
 import re
-import shlex
 import shutil
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from birdinv_cli.main import main
+from commands import here as here
+from commands import run as run
 from safetensors.torch import save_file
 from small import contents
 from small_runs import edit, image_runs, recording_runs
@@ -61,28 +60,6 @@ def found(place: Path, hashes: dict[str, bytes]) -> Comparison:
 @pytest.fixture(scope="module")
 def written(found: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_comparison(found, tmp_path_factory.mktemp("pages") / "out")
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main has its own
-
-    def run(line: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main(shlex.split(line))
-        return exit_.value.code, *capfd.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Path) -> Path:
-    """An empty working folder with links to what is in `place`."""
-    for path in place.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -139,8 +116,8 @@ def test_the_two_runs_differ_in_every_measure_of_their_networks(found):
 def test_accuracies_are_those_of_evaluate_run(place, tmp_path, unstretched, split):
     runs = tuple(shutil.copytree(place / name, tmp_path / name) for name in ("run", "other"))
     found = compare_runs(runs, split=split, samples=2)
-    for run, one in zip(runs, (found.a, found.b), strict=True):
-        result = evaluate_run(run, split=split, resamples=0)
+    for each, one in zip(runs, (found.a, found.b), strict=True):
+        result = evaluate_run(each, split=split, resamples=0)
         assert one.measures["segment_accuracy"] == result.segment_accuracy
         assert one.measures["recording_accuracy"] == result.recording_accuracy
     assert found.split == split
@@ -315,8 +292,8 @@ def test_of_more_samples_than_there_are_all_are_taken(place, unstretched):
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(place, tmp_path, unstretched):
     runs = tuple(tmp_path / row / "seed-0" for row in ("first", "second"))
-    for run in runs:
-        shutil.copytree(place / "run", run)
+    for each in runs:
+        shutil.copytree(place / "run", each)
     found = compare_runs(runs, samples=2)
     assert (found.a.name, found.b.name) == ("first/seed-0", "second/seed-0")
 
@@ -334,8 +311,8 @@ def test_steps_are_told_to_the_end(place, unstretched):
 def test_a_store_that_has_moved_may_be_named(place, tmp_path, unstretched):
     runs = tuple(shutil.copytree(place / name, tmp_path / name) for name in ("run", "other"))
     shutil.copytree(place / "store", tmp_path / "moved")
-    for run in runs:
-        edit(run / "run.json", lambda info: info.update(store=str(tmp_path / "gone")))
+    for each in runs:
+        edit(each / "run.json", lambda info: info.update(store=str(tmp_path / "gone")))
     with pytest.raises(BirdinvError, match="gone is not there any more; give it with --store"):
         compare_runs(runs, samples=2)
     found = compare_runs(runs, samples=2, store=tmp_path / "moved")

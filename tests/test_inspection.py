@@ -2,9 +2,7 @@
 
 import json
 import re
-import shlex
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from birdinv_cli.main import main
+from commands import here as here
+from commands import run as run
 from PIL import Image
 from small import CLASSES, RATE, contents, sound, write
 from small_runs import described, image_runs, recording_runs
@@ -82,28 +81,6 @@ def plain(place: Path) -> Looked:
 def evil(place: Path) -> Looked:
     """Names of classes and of a file with whatever does not belong into a page or a path."""
     return looked(place / "evil", [place / EVIL_FILE], place / "parent<i>/of/evil")
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: Path):
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main has its own
-
-    def run(line: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main(shlex.split(line))
-        return exit_.value.code, *capfd.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Path) -> Path:
-    """An empty working folder with links to what is in `place`."""
-    for path in place.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def heard(path: Path, start: int, length: int, rate: int = RATE) -> torch.Tensor:

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from test_templates import PIECEWISE_AFFINE
-from topologies import build
+from topologies import PIECEWISE_AFFINE, build
 from torch import nn
 
 from birdinv.spline import Generalisation, codes, encode, generalisation, sparsity, templates

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_templates import PIECEWISE_AFFINE, Unrolled, network
-from topologies import Recurrent, build
+from test_templates import Unrolled, network
+from topologies import PIECEWISE_AFFINE, Recurrent, build
 from torch import nn
 from torch.nn import functional
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from birdinv_cli.main import main
+from commands import run as run
 from small import RATE, SETTINGS, contents, sound, write, write_classes
 from test_reporting import EVIL, Page
 from torch import nn
@@ -457,19 +457,6 @@ def test_a_page_holds_no_more_than_can_be_opened_and_says_so(place, tmp_path, mo
 
 
 # ---------------------------------------------------------------- the command
-
-
-@pytest.fixture
-def run(capfd, monkeypatch):
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main has its own
-
-    def run(line: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main(shlex.split(line))
-        return exit_.value.code, *capfd.readouterr()
-
-    return run
 
 
 def test_the_way_from_a_run_to_the_next_store(place, tmp_path, monkeypatch, run):

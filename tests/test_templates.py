@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from topologies import FAMILIES, Recurrent, build
+from topologies import FAMILIES, PIECEWISE_AFFINE, Recurrent, build
 from torch import nn
 from torch.nn import functional
 
@@ -20,22 +20,6 @@ from birdinv.spline import (
 )
 from birdinv.spline.templates import jacobian_rows
 
-PIECEWISE_AFFINE = [
-    "linear",
-    "resnet",
-    "residual block first",
-    "skip round a convolution",
-    "skip round a layer of tokens",
-    "densenet",
-    "flatten first",
-    "same padding",
-    "reflect padding",
-    "u-net",
-    "bird10",
-    "lean layers",
-    "frames of two channels",
-    "frames changed in place",
-]
 CURVED = [name for name in FAMILIES if name not in PIECEWISE_AFFINE]
 NETWORKS = {
     "bird10": (1, 4700),

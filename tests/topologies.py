@@ -433,3 +433,20 @@ FAMILIES = {
     ),
 }
 SMOOTH = [name for name, family in FAMILIES.items() if family.smooth]
+
+PIECEWISE_AFFINE = [
+    "linear",
+    "resnet",
+    "residual block first",
+    "skip round a convolution",
+    "skip round a layer of tokens",
+    "densenet",
+    "flatten first",
+    "same padding",
+    "reflect padding",
+    "u-net",
+    "bird10",
+    "lean layers",
+    "frames of two channels",
+    "frames changed in place",
+]
