@@ -22,14 +22,15 @@ from birdinv.audio.store import Store
 from birdinv.data.batches import Segments
 from birdinv.errors import BirdinvError, SettingError
 from birdinv.inspection import comparison as module
-from birdinv.inspection import comparison_page
-from birdinv.inspection.comparison import LEVELS_DB, Comparison, Inside, compare_runs
+from birdinv.inspection import comparison_page, inside
+from birdinv.inspection.comparison import Comparison, compare_runs
 from birdinv.inspection.comparison_page import (
     MEASURES,
     comparison_text,
     printed,
     write_comparison,
 )
+from birdinv.inspection.inside import LEVELS_DB, Inside
 from birdinv.networks.saved import load_model
 from birdinv.spline.adversarial import smallest_flips
 from birdinv.spline.boundaries import boundary_distance
@@ -65,7 +66,7 @@ def written(found: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def unstretched(monkeypatch: pytest.MonkeyPatch) -> None:
     """No bound is sought, which is most of the work."""
-    monkeypatch.setattr(module, "bracket", lambda *_: "none was sought")
+    monkeypatch.setattr(inside, "bracket", lambda *_: "none was sought")
 
 
 class Seen:
@@ -333,7 +334,7 @@ def test_a_store_that_has_moved_may_be_named(place, tmp_path, unstretched):
 def test_runs_on_different_data_are_refused(place, tmp_path, monkeypatch, change, what):
     shutil.copytree(place / "other", tmp_path / "changed")
     edit(tmp_path / "changed/run.json", lambda info: info.update(change))
-    monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("it was begun"))
+    monkeypatch.setattr(module, "look_inside", lambda *_: pytest.fail("it was begun"))
     sentence = f"differ in their {what}: compare runs that are tested on the same data"
     with pytest.raises(BirdinvError, match=sentence):
         compare_runs((place / "run", tmp_path / "changed"), samples=4)

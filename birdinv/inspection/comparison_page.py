@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from birdinv.files import whole_folder, write_json
-from birdinv.inspection.comparison import EACH_CLASS, LEVELS_DB, SEARCHED, Comparison, Inside
+from birdinv.inspection.comparison import EACH_CLASS, Comparison
 from birdinv.inspection.figures import brackets
+from birdinv.inspection.inside import LEVELS_DB, SEARCHED, Inside
 from birdinv.inspection.sections import stretch_table
 from birdinv.reporting.figures import COLOURS, WIDTH, name_curves, printable
 from birdinv.reporting.markup import escaped, picture_of, table_of, write_page
