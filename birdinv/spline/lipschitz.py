@@ -23,7 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from birdinv.refusals import check_logits, survey
 from birdinv.spline.ascent import stretched_most
-from birdinv.spline.tracing import NOTHING, Layer, Tracer
+from birdinv.spline.joins import NOTHING
+from birdinv.spline.tracing import Layer, Tracer
 
 
 @dataclass(frozen=True)

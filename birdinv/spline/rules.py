@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.nn import functional
 
-from birdinv.spline.norms import of_convolution, of_matrix, of_nonnegative
+from birdinv.spline.norms import Norm, of_convolution, of_matrix, of_nonnegative
 
 
 class Constant(NamedTuple):
@@ -49,26 +49,20 @@ def softmax_constant(classes: int) -> float:
     return 0.5 if classes > 1 else 0.0
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Constant:
-    norm = of_matrix(weight)
-    # The same matrix at every place.
-    places = x[0].numel() // weight.shape[1]
+def _affine(norm: Norm, places: int = 1) -> Constant:
+    """The same map at each of some places."""
     return Constant(norm.upper, norm.spectral, norm.frobenius * math.sqrt(places))
 
 
-def _conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Constant:
-    norm = of_convolution(
-        weight, x.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Constant:
+    return _affine(of_matrix(weight), x[0].numel() // weight.shape[1])
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Any = None, *args: Any, **kw: Any) -> Constant:
+    names = ("stride", "padding", "dilation", "groups")
+    return _affine(
+        of_convolution(weight, x.shape[2:], **dict(zip(names, args, strict=False)), **kw)
     )
-    return Constant(norm.upper, norm.spectral, norm.frobenius)
 
 
 def _transposed(
@@ -91,10 +85,11 @@ def _transposed(
         (side - 1) * s - 2 * p + d * (k - 1) + extra + 1
         for side, s, p, extra, d, k in zip(x.shape[2:], *each, weight.shape[2:], strict=True)
     ]
-    norm = of_convolution(
-        weight, size, stride=stride, padding=padding, dilation=dilation, groups=groups
+    return _affine(
+        of_convolution(
+            weight, size, stride=stride, padding=padding, dilation=dilation, groups=groups
+        )
     )
-    return Constant(norm.upper, norm.spectral, norm.frobenius)
 
 
 def batch_norm_scale(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from birdinv.spline.calls import name_of, watched
-from birdinv.spline.norms import of_matrix
+from birdinv.spline.joins import JOINS, NOTHING, Bound
 from birdinv.spline.rules import AFFINE, KEEPS, RULES, Rule, batch_norm_scale
 
 
@@ -36,20 +34,6 @@ class Layer:
     spectral: float | None
     paper: float | None
     so_far: float
-
-
-class Bound(NamedTuple):
-    """How much a difference of the input has grown at the most, by our constants and by SPL's."""
-
-    upper: float
-    paper: float
-
-    def times(self, upper: float, paper: float | None = None) -> Bound:
-        """After an operation of such constants; `paper` is `upper` where the paper has none."""
-        return Bound(self.upper * upper, self.paper * (upper if paper is None else paper))
-
-
-NOTHING = Bound(0.0, 0.0)
 
 
 class _Affine(NamedTuple):
@@ -170,7 +154,7 @@ class Tracer:
     def _bound(
         self, layer: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor
     ) -> Bound:
-        if name in _JOINS:
+        if name in JOINS:
             return self._of_join(layer, name, args, kwargs, out)
         if name not in RULES:
             raise ValueError(f"there is no rule for {name}")
@@ -207,7 +191,7 @@ class Tracer:
         """Where paths meet, or one meets a constant."""
         named = dict(kwargs)
         parts = [*args, *(named.pop(key) for key in ("input", "other", "tensors") if key in named)]
-        bound = _JOINS[name](self, parts, named, out)
+        bound = JOINS[name](parts, named, out, self._given)
         paths = [self._given[id(z)] for z in _tensors(parts) if id(z) in self._given]
         operation = name.strip("_")
         if len(paths) > 1:
@@ -216,56 +200,6 @@ class Tracer:
             each = [after / before for after, before in zip(bound, paths[0], strict=True)]
             self.layers.append(Layer(layer, operation, each[0], None, each[1], bound.upper))
         return bound
-
-    def _spread(self, z: Any, out: Tensor) -> Bound:
-        """Of a part of `out` that is repeated to its shape."""
-        if not isinstance(z, Tensor) or id(z) not in self._given:
-            return NOTHING
-        return self._given[id(z)].times(math.sqrt(max(1.0, out.numel() / max(1, z.numel()))))
-
-    def _added(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
-        a, b = (self._spread(z, out) for z in parts[:2])
-        alpha = abs(float(named.get("alpha", 1)))
-        return Bound(a.upper + alpha * b.upper, a.paper + alpha * b.paper)
-
-    def _taken_from(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
-        return self._added([parts[1], parts[0]], named, out)
-
-    def _joined(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
-        bounds = [self._given.get(id(z), NOTHING) for z in parts[0]]
-        return Bound(*(math.hypot(*values) for values in zip(*bounds, strict=True)))
-
-    def _larger(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
-        bounds = [self._spread(z, out) for z in parts[:2]]
-        return Bound(*(math.hypot(*values) for values in zip(*bounds, strict=True)))
-
-    def _repeated(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
-        return self._spread(parts[0], out)
-
-    def _scaled(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
-        a, b = parts[:2]
-        if id(a) in self._given:
-            a, b = b, a
-        if id(a) in self._given:
-            raise ValueError("the product of two layers stretches without bound")
-        return self._spread(b, out).times(_largest(a))
-
-    def _divided(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
-        a, b = parts[:2]
-        if id(b) in self._given:
-            raise ValueError("division by a layer stretches without bound")
-        if named.get("rounding_mode") is not None:
-            raise ValueError("a quotient that is rounded jumps")
-        return self._spread(a, out).times(_largest(1 / torch.as_tensor(b, dtype=torch.float64)))
-
-    def _multiplied(self, parts: list[Any], named: Mapping[str, Any], out: Tensor) -> Bound:
-        a, b = parts[:2]
-        fixed, moving = (a, b) if id(b) in self._given else (b, a)
-        if fixed.ndim != 2 or id(fixed) in self._given:
-            raise ValueError("only products with a constant matrix are known here")
-        norm = of_matrix(fixed)
-        places = moving.numel() // fixed.shape[0 if fixed is b else 1]
-        return self._given[id(moving)].times(norm.upper, norm.frobenius * math.sqrt(places))
 
 
 # What makes numbers of Python of a tensor, or changes a part of it.
@@ -281,22 +215,6 @@ _SHAPED = frozenset(
     for kind in ("zeros", "ones", "full", "empty", "rand", "randn")
     for prefix, suffix in (("new_", ""), ("", "_like"))
 )
-_Join = Callable[[Tracer, list[Any], Mapping[str, Any], Tensor], Bound]
-_JOINS: Mapping[str, _Join] = {
-    **dict.fromkeys(("add", "sub", "__add__", "__radd__", "__iadd__"), Tracer._added),
-    **dict.fromkeys(("__sub__", "__rsub__", "__isub__"), Tracer._added),
-    "rsub": Tracer._taken_from,
-    **dict.fromkeys(("cat", "concat", "stack", "hstack", "vstack"), Tracer._joined),
-    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), Tracer._larger),
-    **dict.fromkeys(("repeat", "expand", "expand_as", "tile"), Tracer._repeated),
-    **dict.fromkeys(("mul", "__mul__", "__rmul__", "__imul__"), Tracer._scaled),
-    **dict.fromkeys(("div", "__truediv__", "__itruediv__", "true_divide"), Tracer._divided),
-    **dict.fromkeys(("matmul", "__matmul__", "__rmatmul__", "mm"), Tracer._multiplied),
-}
-
-
-def _largest(values: Any) -> float:
-    return float(torch.as_tensor(values, dtype=torch.float64).abs().max())
 
 
 def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
