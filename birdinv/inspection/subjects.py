@@ -54,6 +54,8 @@ def recording_subject(run: Path, path: Path, at_s: float | None = None) -> Subje
         SettingError: `at_s` is negative.
         BirdinvError: no such run, or one on images.
     """
+    if path.is_dir():
+        raise NothingReadable(f"{path} is a folder; give the recordings in it that you want to see")
     listener = Listener.load(run)
     rate, segment = listener.sample_rate, listener.windows.segment
     if at_s is not None and not 0 <= at_s < 1e9:
